@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -110,25 +111,43 @@ class SerModel(nn.Module):
         return output_BO[..., : len(self.classes)], output_BO[..., len(self.classes) :]
 
 
+class HeadShape(TypedDict, total=False):
+    """Options of a model about its pooled statistics and its head."""
+
+    std_gain: float
+    """Factor on the standardised pooled standard deviations beside the means; 0 = means only, an embedding D wide."""
+    standardised: bool
+    """Whether statistics are standardised before states are summed."""
+    hidden: int
+    """Width of a hidden layer, from fixed random weights; 0 = a linear head."""
+    activation: str
+    """Function of the hidden layer, a name in `heads.ACTIVATIONS`."""
+    dropout: float
+    """Probability of dropout before each linear layer in training."""
+
+
 def build_model(
     encoder: SpeechEncoder,
     classes: Sequence[str] = (),
     *,
     dimensions: Sequence[str] = (),
     text: TextInput | None = None,
-    std_gain: float = STD_GAIN,
-    hidden: int = 0,
-    dropout: float = DROPOUT,
+    **shape: Unpack[HeadShape],
 ) -> SerModel:
-    """A model with a fresh head on an encoder.
+    """A model with a fresh head on an encoder, linear on standardised statistics unless `HeadShape` says otherwise.
 
-    `text`: it also reads what is said, late fusion of audio and text (ser_models.audio_text). `std_gain`: factor on the
-    standardised pooled standard deviations beside the means; 0 = means only, an embedding D wide. `hidden`: width of a
-    hidden tanh layer, from fixed random weights; 0 = a linear head. `dropout`: before each linear layer in training.
+    `text`: it also reads what is said, late fusion of audio and text (ser_models.audio_text).
     """
-    pool = make_pool(encoder.num_layers + 1, encoder.width, std_gain=std_gain, text=text)
-    outputs, generator = len(classes) + len(dimensions), torch.Generator().manual_seed(0)
-    head = Head(pool.out_width, outputs, hidden=hidden, dropout=dropout, generator=generator)
+    gain, standardised = shape.get("std_gain", STD_GAIN), shape.get("standardised", True)
+    pool = make_pool(encoder.num_layers + 1, encoder.width, std_gain=gain, standardised=standardised, text=text)
+    head = Head(
+        pool.out_width,
+        len(classes) + len(dimensions),
+        hidden=shape.get("hidden", 0),
+        activation=shape.get("activation", "tanh"),
+        dropout=shape.get("dropout", DROPOUT),
+        generator=torch.Generator().manual_seed(0),
+    )
     return SerModel(encoder, pool, head, classes=classes, dimensions=dimensions)
 
 
@@ -196,12 +215,18 @@ def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
 def describe_model(model: SerModel) -> dict[str, object]:
     head, pooling = model.head, model.pooling
     hidden = 0 if head.hidden is None else head.hidden.out_features
+    options: HeadShape = {"std_gain": model.pool.std_gain, "hidden": hidden, "dropout": head.dropout.p}
+    # Left out where they are as usual, as in models of releases that did not know them.
+    if not model.pool.standardised:
+        options["standardised"] = False
+    if head.activation != "tanh":
+        options["activation"] = head.activation
     description: dict[str, object] = {
         "classes": list(model.classes),
         "dimensions": list(model.dimensions),
         "encoder": _encoder_sizes(model.encoder),
         "text": asdict(model.pool.text) if isinstance(model.pool, AudioTextPool) else None,
-        "options": {"std_gain": model.pool.std_gain, "hidden": hidden, "dropout": head.dropout.p},
+        "options": options,
     }
     return description if pooling is None else description | {"pooling": pooling.describe()}
 

@@ -217,8 +217,9 @@ def _hours(
     if task.above is not None:
         if not options.proxy:
             look_s += task.seconds * costs.encode_s * (task.above if task.keeps_frames else 1)
-        passes = sum(steps[-1] for steps in labels) if options.proxy else trained
-        training_s += passes * options.finetune.epochs * BACKWARD * task.above * task.seconds * costs.encode_s
+        sizes = [size for steps in labels for size in (steps[-1:] if options.proxy else steps)]
+        passes = sum(size * options.finetune.epochs_on(round(size)) for size in sizes)
+        training_s += passes * BACKWARD * task.above * task.seconds * costs.encode_s
     encoding_s = task.missing * task.clips * task.seconds * costs.encode_s / encoder_actors(options.cluster)
     return {
         "features": encoding_s / 3600,

@@ -38,11 +38,20 @@ from ser_models.losses import (
     calibrated_cross_entropy,
     ccc_loss,
     class_weights,
+    log_priors,
     multitask_loss,
     rmse_loss,
     weighted_classes,
 )
-from ser_models.training import MAX_GRAD_NORM, mix, set_rate, shuffled_batches, time_masks
+from ser_models.training import (
+    MAX_GRAD_NORM,
+    balanced_draw,
+    mix,
+    rate_scale,
+    set_rate,
+    shuffled_batches,
+    time_masks,
+)
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
@@ -129,14 +138,17 @@ class AdapterTraining:
             None if part is None else torch.from_numpy(part) for part in (targets.weight_N, targets.soft_NC)
         )
         label_N = torch.from_numpy(targets.label_N)
-        self.target_NC = weighted_classes(label_N, len(spec.classes), weight_N, soft_NC)
+        balanced = spec.options.class_weights == "balanced"
+        self.target_NC = weighted_classes(label_N, len(spec.classes), weight_N, soft_NC, balanced=balanced)
+        self.shift_C = spec.options.logit_adjustment * log_priors(label_N, len(spec.classes), weight_N)
         # A copy: what it remembers is this training's, and a training in this process may be restored.
         self.coral = None if spec.adaptation is None else copy.deepcopy(spec.adaptation.coral)
         if self.coral is not None:
             self.coral.queue.to(self.device)
         self.units = units if self.coral is None else units.with_others(self.coral.speech)
         self.frames = spec.store.frames(spec.layer, {*self.units.ids, *spec.dev.units.ids})
-        self.steps = spec.options.epochs * ceil(len(units.ids) / spec.options.batch_size)
+        self.epochs = spec.options.epochs_on(len(units.ids))
+        self.steps = spec.options.steps or self.epochs * ceil(len(units.ids) / spec.options.batch_size)
         # Ranks that a training before this one has settled stay as they are.
         moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
         self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
@@ -151,7 +163,7 @@ class AdapterTraining:
         if not self._restore():
             self._keep_if_better(self._score_dev(), loss=None)
             self._report()
-        while self.epoch < self.spec.options.epochs and not self._out_of_patience():
+        while self.epoch < self.epochs and not self._out_of_patience():
             loss = self._train_epoch()
             self.epoch += 1
             self._keep_if_better(self._score_dev(), loss=loss)
@@ -175,13 +187,18 @@ class AdapterTraining:
         rng = np.random.default_rng([spec.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**31)))
         self.step_model.train()
-        batches = list(shuffled_batches(units.ids, self.frames, spec.options.batch_size, rng))
-        for number, ids in enumerate(batches):
+        ids = units.ids
+        if spec.options.balanced:
+            ids = [ids[row] for row in balanced_draw(spec.train.targets.label_N, rng)]
+        batches = list(shuffled_batches(ids, self.frames, spec.options.batch_size, rng))
+        for number, ids in enumerate(batches[: self.steps - self.step]):
             own_ids = ids[self.rank :: self.world] or ids[:1]
             speech_ids = [] if self.coral is None else self.coral.draw(len(own_ids), rng)
             batch = self._batch([*own_ids, *speech_ids], self.units)
             mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
-            set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
+            done = self.step / self.steps if spec.options.steps else (self.epoch + number / len(batches)) / self.epochs
+            scale = rate_scale(done, spec.options.warmup, decay=spec.options.decay == "linear")
+            set_rate(self.optimiser, scale)
             loss = self._step(batch, mask_BT, [units.row_of[name] for name in own_ids], rng)
             if self.epoch == 0 and number == 0 and (dead := dead_adapters(self.model)):
                 raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
@@ -214,6 +231,8 @@ class AdapterTraining:
         unmixed = [output_BO, self.target_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
         output_BO, target_BC, value_BK, labelled_B, rated_B = mix(unmixed, options.mixup, rng)
         logits_BC, predicted_BK = self.model.split(output_BO)
+        if options.logit_adjustment:
+            logits_BC = logits_BC + self.shift_C.to(self.device)
         # One rated clip has no concordance: such a batch is judged by its error.
         concordance = options.dimension_loss == "ccc" and int(rated_B.sum()) > 1
         return multitask_loss(
@@ -258,8 +277,8 @@ class AdapterTraining:
             save_model(self.best, self.model, store, layer=layer, normalise=self.normalise)
 
     def _out_of_patience(self) -> bool:
-        losses = [epoch["dev_loss"] for epoch in self.history["epochs"] if "dev_loss" in epoch]
-        return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= self.spec.options.patience
+        losses, patience = [epoch.get("dev_loss") for epoch in self.history["epochs"]], self.spec.options.patience
+        return patience is not None and None not in losses and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
     def _report(self) -> None:
         """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""

@@ -32,7 +32,7 @@ from seral.training.alignment import DomainAdaptation
 from seral.training.augmented import with_copies
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune_options import AugmentOptions, FinetuneOptions, check_anchored
-from seral.training.head import fit_training_head, standardised_pool
+from seral.training.head import fit_training_head, random_head, standardised_pool
 from seral.training.model import model_of_head, read_normalisation, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start
 from seral.training.raters import learn_raters
@@ -109,7 +109,7 @@ def finetune(
     start = start or _pretrained(data, options, folder, seed)
     model, begin, head = storage.join(folder, "model"), None if start is None else start.model, None
     if start is None or start.refit_head:
-        head = _fit_head(data, options, layer, begin, adaptation)
+        head = _fit_head(data, options, layer, begin, adaptation, seed)
         history["head"] = _describe(head)
         target = model if options.frozen else storage.join(folder, ".head")
         _save_head(head, data, options, layer, begin, target)
@@ -171,7 +171,7 @@ def _pretrained(data: TrainingData, options: FinetuneOptions, folder: str, seed:
 def _check(data: TrainingData, options: FinetuneOptions) -> None:
     """Raise before anything is computed: TrainError where labels are missing, OptionError for a head that cannot be."""
     data.check()
-    if options.head.hidden and data.classes and data.dimensions:
+    if options.head.hidden and options.head.start == "fitted" and data.classes and data.dimensions:
         raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
 
 
@@ -221,8 +221,13 @@ def _fit_head(
     layer: int | None,
     start: str | None,
     adaptation: DomainAdaptation | None,
+    seed: int,
 ) -> _TrainingHead:
     """The head of what the encoder, or the model to start from, makes of the training clips."""
+    drawn, outputs = options.head.start == "random", len(data.classes) + len(data.dimensions)
+    if drawn and start is None and (options.pooling == MEAN_STD or not options.head.standardise):
+        pool = standardised_pool(data.store, data.unlabelled.moments, options)
+        return _TrainingHead(fitted=random_head(pool, outputs, options, seed))
     if start is not None or (layer is not None and options.pooling != MEAN_STD):
         parts = (data.train.units, data.dev.units, data.unlabelled.some)
         if start is not None:
@@ -230,6 +235,8 @@ def _fit_head(
         else:
             units, dev, some = repooled_features(data.store, options.pooling, layer or 0, *parts)
         pool = standardised_pool(data.store, Unlabelled.of(some).moments, options)
+        if drawn:
+            return _TrainingHead(fitted=random_head(pool, outputs, options, seed))
         labelled = Labelled(units, data.train.targets), Labelled(dev, data.dev.targets)
         return _TrainingHead(fitted=fit_training_head(*labelled, pool, len(data.classes), options, adaptation))
     models = own_models(data)
@@ -266,6 +273,7 @@ def _describe(head: _TrainingHead) -> dict[str, Any]:
     """Facts of a fitted head for the history."""
     fitted = head.fitted
     facts = {name: getattr(fitted, name) for name in ("dev_uar", "loss", "steps")}
+    facts |= {} if fitted.steps else {"loss": None}  # a head that is yet to be learnt
     facts |= {"normalise": head.normalise, "normalise_losses": dict(head.losses)}
     return facts | {"trainable": sum(p.numel() for part in (fitted.pool, fitted.head) for p in part.parameters())}
 

@@ -55,7 +55,9 @@ def model_of_head(
         dimensions=dimensions,
         text=text,
         std_gain=fitted.pool.std_gain,
+        standardised=fitted.pool.standardised,
         hidden=hidden,
+        activation=fitted.head.activation,
         dropout=dropout,
     )
     adopt_head(model, fitted.pool, fitted.head)
