@@ -31,6 +31,7 @@ from seral.training.augmented import check_noises
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions
+from seral.training.history import effect_columns
 from seral.training.linear_probe import probe_metrics
 from seral.training.scoring import evaluate_model
 
@@ -117,6 +118,7 @@ def train_cell(
         **evaluate_model(model, data, *examples["test"], data.shifts),
         **probe_metrics(examples["train"], examples["dev"], examples["test"], len(data.classes)),
         **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
+        **effect_columns(history),
         "history": history,
     }
 

@@ -66,7 +66,7 @@ from seral.training.finetune_options import FinetuneOptions
 from seral.training.model import FrameBatch, frame_batch, load_model, read_normalisation, save_model
 from seral.training.pretrained import standardise_adapters
 
-BEST = "best"
+ADAPTER, BEST = "adapter", "best"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,15 @@ def train_adapters(
     return history
 
 
+def starting_model(spec: AdapterSpec) -> SerModel:
+    """The model as its training begins: that of the start, with fresh adapters where it carries none."""
+    model = load_model(spec.start)
+    if not model.encoder.adapters:
+        attach_adapters(model.encoder, spec.options.adapters(), seed=spec.seed)
+        standardise_adapters(model)
+    return model
+
+
 def train_worker(config: dict[str, Any]) -> None:
     """One Ray Train worker: all epochs, reporting a checkpoint after each."""
     AdapterTraining(config["spec"], config["on_report"]).run()
@@ -119,11 +128,7 @@ class AdapterTraining:
         self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
         self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
         torch.manual_seed(spec.seed)
-        self.model, self.normalise = load_model(spec.start), read_normalisation(spec.start)
-        goes_on = bool(self.model.encoder.adapters)
-        if not goes_on:
-            attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
-            standardise_adapters(self.model)
+        self.model, self.normalise = starting_model(spec), read_normalisation(spec.start)
         freeze_tags(self.model, spec.freeze)
         # Anchored heads weigh some hidden states only; what comes after the last of them would get no gradient.
         freeze_above(self.model.encoder, int(self.model.pool.layer_weight.isfinite().nonzero().max()))
@@ -150,6 +155,7 @@ class AdapterTraining:
         self.epochs = spec.options.epochs_on(len(units.ids))
         self.steps = spec.options.steps or self.epochs * ceil(len(units.ids) / spec.options.batch_size)
         # Ranks that a training before this one has settled stay as they are.
+        goes_on = storage.exists(storage.join(spec.start, ADAPTER))
         moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
         self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
         self.epoch, self.step = 0, 0

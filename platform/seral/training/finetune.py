@@ -27,6 +27,7 @@ from seral.features.speakers import SpeakerShifts
 from seral.pretraining.layout import pretrained_adapters
 from seral.task.examples import Unlabelled
 from seral.task.ray_train import WORK, OnReport
+from seral.training.adapter_effect import effect_of
 from seral.training.adapter_training import AdapterSpec, train_adapters
 from seral.training.alignment import DomainAdaptation
 from seral.training.augmented import with_copies
@@ -133,7 +134,8 @@ def finetune(
         shifts=_shifts(data, str(begin)),
     )
     name, work = f"train-{_digest(spec)}", storage.join(folder, WORK)
-    history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
+    trained = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
+    history["adapter"] = trained | effect_of(spec, model)
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
     return history

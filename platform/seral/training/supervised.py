@@ -32,6 +32,7 @@ from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
+from seral.training.history import effect_columns
 from seral.training.linear_probe import probe_metrics
 from seral.training.options import SupervisedOptions, TrainingOptions
 from seral.training.scoring import evaluate_model
@@ -145,6 +146,7 @@ def _train_cell(cell: Cell, folder: str, examples: FoldExamples, options: Superv
         **probe_metrics(train_part, dev_part, test_part, len(data.classes)),
         **{f"{name}_{metric}": judge(examples, "test", model, name)[metric] for name in examples.variants},
         "dev": judge(examples, "dev", model)[metric],
+        **effect_columns(history),
         "model": storage.join(path, "model"),
         "history": history,
     }
