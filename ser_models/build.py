@@ -79,11 +79,19 @@ class SerModel(nn.Module):
         return mean_LBD, std_LBD
 
     def statistics_from(
-        self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int, below_mean_LBD: Tensor, below_std_LBD: Tensor
+        self,
+        hidden_BTD: Tensor,
+        mask_BT: Tensor,
+        *,
+        start: int,
+        below_mean_LBD: Tensor,
+        below_std_LBD: Tensor,
+        length_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Statistics of every hidden state, mean and std (B, L, D), from cached frames of the hidden state `start`.
 
-        The statistics of the states 0..start-1 are given: only layers above `start` are run, which saves the frozen
+        With `length_B`, lengths in samples, audio (B, S, 1) stands in the place of the frames, and `start` is 0. The
+        statistics of the states 0..start-1 are given: only layers above `start` are run, which saves the frozen
         bottom of the encoder.
         """
         if len(below_mean_LBD) != start or len(below_std_LBD) != start:
@@ -91,6 +99,8 @@ class SerModel(nn.Module):
                 f"frames of hidden state {start} need the statistics of the {start} states below, "
                 f"got {len(below_mean_LBD)} means and {len(below_std_LBD)} standard deviations"
             )
+        if length_B is not None:
+            hidden_BTD, _ = self.encoder.stem(hidden_BTD[..., 0], length_B)
         mean_LBD, std_LBD = self.pool_frames(self.encoder.upper(hidden_BTD, mask_BT, start=start), mask_BT, start=start)
         every_mean_LBD = torch.cat([below_mean_LBD.to(mean_LBD), mean_LBD])
         every_std_LBD = torch.cat([below_std_LBD.to(std_LBD), std_LBD])

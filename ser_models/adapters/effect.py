@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from ser_models.adapters import ADAPTERS
 from ser_models.adapters.merge import merge_adapters
 from ser_models.adapters.parameters import adapter_tags
 from ser_models.encoders import SpeechEncoder
@@ -41,14 +42,15 @@ def merged_update(plain: SpeechEncoder, trained: SpeechEncoder) -> float | None:
 
     The trained encoder is merged in place.
     """
+    if not any(ADAPTERS[kind].mergeable for kind in trained.adapters):
+        return None
     merge_adapters(trained, leave=True)
     before, after = dict(plain.model.named_parameters()), dict(trained.model.named_parameters())
     changed = [name for name in before if not torch.equal(before[name].cpu(), after[name].cpu())]
     if not changed:
-        return None if trained.adapters else 0.0
-    return _norm([after[name].cpu() - before[name].cpu() for name in changed]) / _norm(
-        [before[name].cpu() for name in changed]
-    )
+        return 0.0
+    update = _norm([after[name].cpu() - before[name].cpu() for name in changed])
+    return update / _norm([before[name].cpu() for name in changed])
 
 
 def state_distance(plain: tuple[Tensor, Tensor], adapted: tuple[Tensor, Tensor], *, std_gain: float) -> float:

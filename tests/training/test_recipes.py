@@ -11,14 +11,19 @@ import pytest
 import torch
 from training.ground import CLASSES, Ground
 
+from ser_models.encoders import load_encoder
 from ser_models.heads import Head, LayerPool
+from ser_models.inference import Model
+from ser_models.metrics import uar
 from ser_models.training import balanced_draw, rate_scale
 from seral.errors import OptionError
 from seral.options import dump, load, parse
+from seral.training.finetune import cached_layer
 from seral.training.finetune_options import FinetuneOptions, HeadOptions
 from seral.training.model import load_model
 from seral.training.options import SupervisedOptions
 from seral.training.scoring import score
+from seral.training.waves import read_waves
 
 pytestmark = pytest.mark.ray
 SHORT = {"recipe": "paper", "steps": 5, "batch_size": 16}
@@ -155,3 +160,43 @@ def test_rates_fall_from_the_first_step_stay_or_warm_up() -> None:
     assert [rate_scale(share, 0.0) for share in (0.0, 0.5, 1.0)] == [1.0, 0.5, 0.0]
     assert [rate_scale(share, 0.0, decay=False) for share in (0.0, 0.9)] == [1.0, 1.0]
     assert rate_scale(0.0) < rate_scale(0.05) < 1.0 == rate_scale(0.1)
+
+
+AFTER = {"recipe": "after", "adapter": "full", "settings": {"full": {"stem": True}}, "epochs": 2, "batch_size": 16}
+
+
+def test_after_trains_everything_from_audio_and_scores_as_in_training(ground: Ground, tmp_path: Path) -> None:
+    assert cached_layer("seral-tiny", parse(FinetuneOptions, AFTER)) is None
+    history = ground.train(tmp_path, AFTER | {"lr": 1e-3, "head_lr": 1e-2})
+    adapter, folder = history["adapter"], str(tmp_path / "model")
+    model, plain = load_model(folder), load_encoder("seral-tiny")
+    assert adapter["trainable"] > 0.98 * adapter["parameters"]
+    front = {id(parameter) for part in plain.front for parameter in part.parameters()}
+    names = [name for name, parameter in plain.model.named_parameters() if id(parameter) in front]
+    trained = dict(model.encoder.model.named_parameters())
+    before = dict(plain.model.named_parameters())
+    assert names
+    best = int(np.argmin([epoch["dev_loss"] for epoch in adapter["epochs"]]))
+    assert any(not torch.equal(trained[name], before[name]) for name in names) == (best > 0)
+    scores = score(folder, ground.store, ground.units(ground.fold.dev))
+    truth_N = ground.labels(ground.fold.dev)
+    assert adapter["epochs"][best]["dev_uar"] == pytest.approx(uar(truth_N, scores.probability_NC.argmax(1)), abs=0.03)
+    assert (adapter["effect"] > 0.01) == (best > 0)
+    # The whole network hears the same in a program of its own, without caches.
+    ids = list(ground.fold.dev)[:3]
+    waves = read_waves(ground.store, ids)
+    share_NC = Model.load(folder).predict_proba([waves[name][:, 0] for name in ids])
+    np.testing.assert_allclose(share_NC, scores.probability_NC[:3], atol=5e-3)
+
+
+def test_training_from_audio_gives_what_training_from_frames_gives(ground: Ground, tmp_path: Path) -> None:
+    values = AFTER | {"epochs": 1, "time_mask_prob": 0.0, "lr": 1e-12, "head_lr": 1e-2}
+    audio = ground.train(tmp_path / "audio", values, judged=False)
+    frames = ground.train(tmp_path / "frames", values | {"settings": {}}, judged=False)
+    losses = [history["adapter"]["epochs"][1]["loss"] for history in (audio, frames)]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_convolutions_do_not_learn_from_copies(ground: Ground, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="leave augment, source and prior out"):
+        ground.train(tmp_path, AFTER | {"augment": {"gain_db": [-6, 6]}})

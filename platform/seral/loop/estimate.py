@@ -29,7 +29,8 @@ from seral.loop.rounds import Arm, scores_pool
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.schema import SAMPLE_RATE
-from seral.training.finetune import frames_layer, model_bytes
+from seral.training.finetune import model_bytes, start_layer
+from seral.training.waves import AUDIO
 
 PROCESS_BYTES = 0.8e9
 """A process with torch, transformers and Ray, before it has any data."""
@@ -123,7 +124,7 @@ class Estimate:
 
 def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     """The figures of a run: those of its pool, its folds and its encoder."""
-    encoder, layer = load_encoder(options.encoder), frames_layer(options.encoder, options.finetune)
+    encoder, layer = load_encoder(options.encoder), start_layer(options.encoder, options.finetune)
     store = open_features(
         pool,
         options.encoder,
@@ -137,7 +138,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     duration_s = np.minimum(clip_s, options.features.max_clip_s)
     seconds = float(duration_s.mean()) if len(duration_s) else 0.0
     frame_bytes = 2 * encoder.width * encoder.frame_rate_hz * seconds
-    keeps_frames = layer is not None and len(duration_s) * frame_bytes <= 1e9 * options.frames_gb
+    keeps_frames = layer not in (None, AUDIO) and len(duration_s) * frame_bytes <= 1e9 * options.frames_gb
     absent = missing_shards(store, layer if keeps_frames else None)
     rows = sum(pool.manifest["shards"][shard]["rows"] for shard in absent)
     outputs = len(options.classes) + len(options.dimensions)
@@ -151,7 +152,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
         row_bytes=4 * (encoder.num_layers + 1) * encoder.width,
         frame_bytes=frame_bytes,
         encoder_bytes=sum(tensor.nbytes for tensor in encoder.state_dict().values()),
-        above=None if layer is None else 1 - layer / encoder.num_layers,
+        above=None if layer is None else 1 - max(layer, 0) / encoder.num_layers,
         embedding=options.embedding_width(max(len(fold.train) for fold in folds), store.embedding_width),
         keeps_frames=keeps_frames,
         folds=len(folds),

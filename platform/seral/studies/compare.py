@@ -29,7 +29,7 @@ from seral.task.options import protocol_name
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.data import Labelled, TrainingData
-from seral.training.finetune import finetune, frames_layer
+from seral.training.finetune import cached_layer, finetune
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.history import effect_columns
 from seral.training.linear_probe import probe_metrics
@@ -158,4 +158,4 @@ def _store(context: RunContext[CompareOptions], row: Variant, number: int, fold:
         first = next(other.name for other in options.rows if other.tapt == row.tapt)
         folder = storage.join(options.run, "tapt", file_name(first), f"fold-{number:02d}")
         encoder = adapt_encoder(context.pool, fold.train, encoder, folder, row.tapt, options.cluster, context.features)
-    return context.features(encoder, frames_layer(encoder, row.finetune))
+    return context.features(encoder, cached_layer(encoder, row.finetune))

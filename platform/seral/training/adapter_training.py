@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ser_models import metrics
@@ -55,9 +56,10 @@ from ser_models.training import (
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
-from seral.features.batches import frame_batches
+from seral.features.batches import FRAMES_IN_BATCH, frame_batches, length_sorted_batches
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
+from seral.schema import SAMPLE_RATE
 from seral.task.examples import Targets, Utterances
 from seral.task.ray_train import STATE, OnReport, last_checkpoint, read_state, state_bytes
 from seral.training.alignment import BatchAdaptation
@@ -65,6 +67,7 @@ from seral.training.data import Labelled
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.model import FrameBatch, frame_batch, load_model, read_normalisation, save_model
 from seral.training.pretrained import standardise_adapters
+from seral.training.waves import AUDIO, read_waves, wave_batch
 
 ADAPTER, BEST = "adapter", "best"
 
@@ -82,7 +85,7 @@ class AdapterSpec:
     dev: Labelled
     classes: tuple[str, ...]
     layer: int
-    """Training starts from the cached frames of this hidden state."""
+    """Training starts from the cached frames of this hidden state, or from AUDIO."""
     seed: int
     options: FinetuneOptions
     on: ClusterOptions
@@ -110,6 +113,13 @@ def starting_model(spec: AdapterSpec) -> SerModel:
         attach_adapters(model.encoder, spec.options.adapters(), seed=spec.seed)
         standardise_adapters(model)
     return model
+
+
+def frames_or_audio(spec: AdapterSpec, ids: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Training starts from these, by id: fp16 frames (T, D), or fp32 audio (S, 1)."""
+    if spec.layer == AUDIO:
+        return dict(read_waves(spec.store, ids))
+    return dict(spec.store.frames(spec.layer, ids))
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -151,7 +161,7 @@ class AdapterTraining:
         if self.coral is not None:
             self.coral.queue.to(self.device)
         self.units = units if self.coral is None else units.with_others(self.coral.speech)
-        self.frames = spec.store.frames(spec.layer, {*self.units.ids, *spec.dev.units.ids})
+        self.frames = frames_or_audio(spec, {*self.units.ids, *spec.dev.units.ids})
         self.epochs = spec.options.epochs_on(len(units.ids))
         self.steps = spec.options.steps or self.epochs * ceil(len(units.ids) / spec.options.batch_size)
         # Ranks that a training before this one has settled stay as they are.
@@ -256,7 +266,9 @@ class AdapterTraining:
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
         adaptation = self.spec.adaptation
         source_B = np.zeros(len(ids), bool) if adaptation is None else adaptation.is_source(ids)
-        return frame_batch(ids, units, self.frames, self.spec.layer, self.device, source_B, self.spec.shifts)
+        layer = max(self.spec.layer, 0)
+        batch = frame_batch(ids, units, self.frames, layer, self.device, source_B, self.spec.shifts)
+        return wave_batch(batch, self.model.encoder) if self.spec.layer == AUDIO else batch
 
     @torch.inference_mode()
     def _score_dev(self) -> dict[str, float]:
@@ -266,12 +278,19 @@ class AdapterTraining:
         if not units.ids:
             return {}
         outputs: dict[str, Tensor] = {}
-        for ids in frame_batches(units.ids, self.frames):
+        for ids in self._dev_batches(units.ids):
             batch = self._batch(ids, units)
             output_BO, _ = self.from_frames(batch, batch.mask_BT)
             outputs |= dict(zip(ids, output_BO.float().cpu(), strict=True))
         logits_NC, value_NK = self.model.split(torch.stack([outputs[name] for name in units.ids]))
         return dev_scores(logits_NC, value_NK, targets, self.spec.options.dimension_weight)
+
+    def _dev_batches(self, ids: Sequence[str]) -> list[list[str]]:
+        """Ids in batches of bounded size: of frames, or of audio as long as so many frames."""
+        if self.spec.layer != AUDIO:
+            return frame_batches(ids, self.frames)
+        limit = int(FRAMES_IN_BATCH * SAMPLE_RATE / self.model.encoder.frame_rate_hz)
+        return [[ids[i] for i in b] for b in length_sorted_batches([len(self.frames[n]) for n in ids], limit)]
 
     def _keep_if_better(self, dev: dict[str, float], *, loss: float | None) -> None:
         """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck. Without dev, the last one."""
@@ -354,7 +373,7 @@ class FromFrames(nn.Module):
 
     def __init__(self, model: SerModel, layer: int, adaptation: BatchAdaptation | None = None) -> None:
         super().__init__()
-        self.model, self.layer = model, layer
+        self.model, self.layer = model, max(layer, 0)
         self.align_source = None if adaptation is None else AlignSource(adaptation.alignment)
 
     def forward(self, batch: FrameBatch, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -365,6 +384,7 @@ class FromFrames(nn.Module):
             start=self.layer,
             below_mean_LBD=batch.below_mean_LBD,
             below_std_LBD=batch.below_std_LBD,
+            length_B=batch.length_B,
         )
         if self.align_source is not None:
             mean_BLD, std_BLD = self.align_source(mean_BLD, std_BLD, batch.from_source_B)

@@ -39,6 +39,7 @@ from seral.training.pretrained import adapters_on, write_start
 from seral.training.raters import learn_raters
 from seral.training.scoring import adapted_features, repooled_features
 from seral.training.views import choose_view, normalisations, own_models, view_of, without_source
+from seral.training.waves import AUDIO
 
 PRETRAINED = ".pretrained"
 """Folder of the model that a training with pretrained adapters starts from."""
@@ -56,15 +57,26 @@ class Start:
     """Fit the head anew on what the adapters make of the training clips."""
 
 
-def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
-    """The hidden state whose frames training starts from; None when pooled features are enough."""
+def start_layer(encoder: str, options: FinetuneOptions) -> int | None:
+    """The hidden state whose frames training starts from, or AUDIO; None when pooled features are enough."""
     if options.frozen:
         return None
     # Looked for in a copy: what the options say of layers is for the adapters to know.
-    lowest = lowest_trainable_layer(attach_adapters(load_encoder(encoder), adapters_on(encoder, options), seed=0))
-    if lowest < 0:
+    return lowest_trainable_layer(attach_adapters(load_encoder(encoder), adapters_on(encoder, options), seed=0))
+
+
+def cached_layer(encoder: str, options: FinetuneOptions) -> int | None:
+    """The hidden state whose frames are cached for a training; None when it starts from pooled features or audio."""
+    layer = start_layer(encoder, options)
+    return None if layer == AUDIO else layer
+
+
+def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
+    """`cached_layer` of trainings that cannot start from audio. Raises OptionError where they would have to."""
+    layer = start_layer(encoder, options)
+    if layer == AUDIO:
         raise OptionError(f"{options.adapter!r} trains the convolutions, and training starts above them: stem=false")
-    return lowest
+    return layer
 
 
 def model_bytes(encoder: SpeechEncoder, options: FinetuneOptions, outputs: int) -> int:
@@ -102,6 +114,8 @@ def finetune(
     _check(data, options)
     layer = _with_frames(data, options, start, on)
     data, history = learn_raters(data, options)
+    if layer == AUDIO and (options.augment is not None or data.source is not None):
+        raise OptionError("convolutions learn from the clips of the pool alone: leave augment, source and prior out")
     if options.augment is not None:
         augmented = _augmented(data, options.augment, layer, on)
         history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
@@ -135,7 +149,7 @@ def finetune(
     )
     name, work = f"train-{_digest(spec)}", storage.join(folder, WORK)
     trained = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
-    history["adapter"] = trained | effect_of(spec, model)
+    history["adapter"] = trained | effect_of(spec, model, trained["epochs"])
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
     return history
@@ -152,9 +166,9 @@ def _shifts(data: TrainingData, start: str) -> SpeakerShifts | None:
 
 def _with_frames(data: TrainingData, options: FinetuneOptions, start: Start | None, on: ClusterOptions) -> int | None:
     """The hidden state that training starts from, or None; the frames of all clips that it hears are kept then."""
-    layer = frames_layer(data.store.encoder, options)
-    if layer is None:
-        return None
+    layer = start_layer(data.store.encoder, options)
+    if layer is None or layer == AUDIO:
+        return layer
     ids = {*data.train.units.ids, *data.dev.units.ids}
     anchored = data.source is not None and data.source.anchor is not None
     if start is not None or anchored or options.pooling != MEAN_STD or pretrained_adapters(data.store.encoder):
@@ -235,7 +249,7 @@ def _fit_head(
         if start is not None:
             units, dev, some = adapted_features(start, data.store, *parts)
         else:
-            units, dev, some = repooled_features(data.store, options.pooling, layer or 0, *parts)
+            units, dev, some = repooled_features(data.store, options.pooling, max(layer or 0, 0), *parts)
         pool = standardised_pool(data.store, Unlabelled.of(some).moments, options)
         if drawn:
             return _TrainingHead(fitted=random_head(pool, outputs, options, seed))
@@ -267,7 +281,7 @@ def _save_head(
         return
     model = model_of_head(head.fitted, data.store, data.classes, options.head.dropout, data.dimensions)
     if layer is not None:
-        use_pooling(model, options.pooling, start=layer)
+        use_pooling(model, options.pooling, start=max(layer, 0))
     save_model(folder, model, data.store, layer=data.store.num_layers, normalise=head.normalise)
 
 

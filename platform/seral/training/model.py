@@ -172,6 +172,8 @@ class FrameBatch:
     """Vectors of the transcripts, where they are read."""
     from_source_B: Tensor
     """Whether a clip is of another language than the one that is learned."""
+    length_B: Tensor | None = None
+    """Lengths in samples, where `hidden_BTD` is audio (B, S, 1)."""
     shift_BLD: tuple[Tensor, Tensor] | None = None
     """Shifts that are taken from the pooled means and standard deviations of every state; None = nothing."""
 

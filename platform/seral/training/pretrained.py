@@ -55,7 +55,7 @@ def write_start(folder: str, data: TrainingData, options: FinetuneOptions, seed:
         dropout=head.dropout,
     )
     layer = lowest_trainable_layer(encoder)
-    use_pooling(model, options.pooling, start=layer)
+    use_pooling(model, options.pooling, start=max(layer, 0))
     save_model(folder, model, data.store, layer=layer)
     return folder
 
