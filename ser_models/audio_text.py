@@ -53,8 +53,10 @@ class AudioTextPool(LayerPool):
     centre_text: Tensor
     scale_text: Tensor
 
-    def __init__(self, num_states: int, width: int, text: TextInput, *, std_gain: float = STD_GAIN) -> None:
-        super().__init__(num_states, width, std_gain=std_gain)
+    def __init__(
+        self, num_states: int, width: int, text: TextInput, *, std_gain: float = STD_GAIN, standardised: bool = True
+    ) -> None:
+        super().__init__(num_states, width, std_gain=std_gain, standardised=standardised)
         self.text = text
         self.register_buffer("centre_text", torch.zeros(text.width))
         self.register_buffer("scale_text", torch.ones(text.width))
@@ -90,11 +92,13 @@ class AudioTextPool(LayerPool):
         return torch.cat(parts if self.text.alone else [audio_BU, *parts], -1)
 
 
-def make_pool(num_states: int, width: int, *, std_gain: float, text: TextInput | None = None) -> LayerPool:
+def make_pool(
+    num_states: int, width: int, *, std_gain: float, standardised: bool = True, text: TextInput | None = None
+) -> LayerPool:
     """The pool of a model of audio, or of one that reads as well."""
     if text is None:
-        return LayerPool(num_states, width, std_gain=std_gain)
-    return AudioTextPool(num_states, width, text, std_gain=std_gain)
+        return LayerPool(num_states, width, std_gain=std_gain, standardised=standardised)
+    return AudioTextPool(num_states, width, text, std_gain=std_gain, standardised=standardised)
 
 
 def _has_text(text_NE: Tensor) -> Tensor:

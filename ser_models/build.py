@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -78,11 +79,19 @@ class SerModel(nn.Module):
         return mean_LBD, std_LBD
 
     def statistics_from(
-        self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int, below_mean_LBD: Tensor, below_std_LBD: Tensor
+        self,
+        hidden_BTD: Tensor,
+        mask_BT: Tensor,
+        *,
+        start: int,
+        below_mean_LBD: Tensor,
+        below_std_LBD: Tensor,
+        length_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Statistics of every hidden state, mean and std (B, L, D), from cached frames of the hidden state `start`.
 
-        The statistics of the states 0..start-1 are given: only layers above `start` are run, which saves the frozen
+        With `length_B`, lengths in samples, audio (B, S, 1) stands in the place of the frames, and `start` is 0. The
+        statistics of the states 0..start-1 are given: only layers above `start` are run, which saves the frozen
         bottom of the encoder.
         """
         if len(below_mean_LBD) != start or len(below_std_LBD) != start:
@@ -90,6 +99,8 @@ class SerModel(nn.Module):
                 f"frames of hidden state {start} need the statistics of the {start} states below, "
                 f"got {len(below_mean_LBD)} means and {len(below_std_LBD)} standard deviations"
             )
+        if length_B is not None:
+            hidden_BTD, _ = self.encoder.stem(hidden_BTD[..., 0], length_B)
         mean_LBD, std_LBD = self.pool_frames(self.encoder.upper(hidden_BTD, mask_BT, start=start), mask_BT, start=start)
         every_mean_LBD = torch.cat([below_mean_LBD.to(mean_LBD), mean_LBD])
         every_std_LBD = torch.cat([below_std_LBD.to(std_LBD), std_LBD])
@@ -110,25 +121,43 @@ class SerModel(nn.Module):
         return output_BO[..., : len(self.classes)], output_BO[..., len(self.classes) :]
 
 
+class HeadShape(TypedDict, total=False):
+    """Options of a model about its pooled statistics and its head."""
+
+    std_gain: float
+    """Factor on the standardised pooled standard deviations beside the means; 0 = means only, an embedding D wide."""
+    standardised: bool
+    """Whether statistics are standardised before states are summed."""
+    hidden: int
+    """Width of a hidden layer, from fixed random weights; 0 = a linear head."""
+    activation: str
+    """Function of the hidden layer, a name in `heads.ACTIVATIONS`."""
+    dropout: float
+    """Probability of dropout before each linear layer in training."""
+
+
 def build_model(
     encoder: SpeechEncoder,
     classes: Sequence[str] = (),
     *,
     dimensions: Sequence[str] = (),
     text: TextInput | None = None,
-    std_gain: float = STD_GAIN,
-    hidden: int = 0,
-    dropout: float = DROPOUT,
+    **shape: Unpack[HeadShape],
 ) -> SerModel:
-    """A model with a fresh head on an encoder.
+    """A model with a fresh head on an encoder, linear on standardised statistics unless `HeadShape` says otherwise.
 
-    `text`: it also reads what is said, late fusion of audio and text (ser_models.audio_text). `std_gain`: factor on the
-    standardised pooled standard deviations beside the means; 0 = means only, an embedding D wide. `hidden`: width of a
-    hidden tanh layer, from fixed random weights; 0 = a linear head. `dropout`: before each linear layer in training.
+    `text`: it also reads what is said, late fusion of audio and text (ser_models.audio_text).
     """
-    pool = make_pool(encoder.num_layers + 1, encoder.width, std_gain=std_gain, text=text)
-    outputs, generator = len(classes) + len(dimensions), torch.Generator().manual_seed(0)
-    head = Head(pool.out_width, outputs, hidden=hidden, dropout=dropout, generator=generator)
+    gain, standardised = shape.get("std_gain", STD_GAIN), shape.get("standardised", True)
+    pool = make_pool(encoder.num_layers + 1, encoder.width, std_gain=gain, standardised=standardised, text=text)
+    head = Head(
+        pool.out_width,
+        len(classes) + len(dimensions),
+        hidden=shape.get("hidden", 0),
+        activation=shape.get("activation", "tanh"),
+        dropout=shape.get("dropout", DROPOUT),
+        generator=torch.Generator().manual_seed(0),
+    )
     return SerModel(encoder, pool, head, classes=classes, dimensions=dimensions)
 
 
@@ -196,12 +225,18 @@ def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
 def describe_model(model: SerModel) -> dict[str, object]:
     head, pooling = model.head, model.pooling
     hidden = 0 if head.hidden is None else head.hidden.out_features
+    options: HeadShape = {"std_gain": model.pool.std_gain, "hidden": hidden, "dropout": head.dropout.p}
+    # Left out where they are as usual, as in models of releases that did not know them.
+    if not model.pool.standardised:
+        options["standardised"] = False
+    if head.activation != "tanh":
+        options["activation"] = head.activation
     description: dict[str, object] = {
         "classes": list(model.classes),
         "dimensions": list(model.dimensions),
         "encoder": _encoder_sizes(model.encoder),
         "text": asdict(model.pool.text) if isinstance(model.pool, AudioTextPool) else None,
-        "options": {"std_gain": model.pool.std_gain, "hidden": hidden, "dropout": head.dropout.p},
+        "options": options,
     }
     return description if pooling is None else description | {"pooling": pooling.describe()}
 

@@ -22,8 +22,8 @@ from ser_models.heads import Head, LayerPool
 from ser_models.losses import (
     LOSSES,
     ccc_loss,
-    class_distributions,
     class_weights,
+    log_priors,
     weighted_classes,
 )
 from ser_models.metrics import uar
@@ -51,12 +51,17 @@ class FitOptions:
     """Fit the layer weights with the head; False keeps those of the pool, and with classes the problem convex."""
     balanced: bool = True
     """Weight classes ∝ N / n_c. Dimensions have none."""
+    logit_adjustment: float = 0.0
+    """Factor on the logarithms of the classes' shares that are added to the logits of the fit, see
+    `losses.log_priors`."""
     std_gain: float = STD_GAIN
     """Factor on the pooled standard deviations where the fit makes its own LayerPool; 0 = means only."""
     loss: str = "cross_entropy"
     """Loss of classes, a name in `losses.LOSSES`."""
     hidden: int = 0
-    """Width of a hidden tanh layer, from fixed random weights; 0 = a linear head."""
+    """Width of a hidden layer, from fixed random weights; 0 = a linear head."""
+    activation: str = "tanh"
+    """Function of the hidden layer, a name in `heads.ACTIVATIONS`."""
     max_steps: int = 100
     """L-BFGS iterations at most."""
 
@@ -167,14 +172,16 @@ def fit_head(
     pool = pool or _fresh_pool(train, options.std_gain)
     rows = _training_rows(pool, train)
     l2 = options.class_l2(len(train.label_N), PRIOR_LABELS if prior is None else prior.labels)
-    start = _start(pool, num_classes, options.hidden, None if prior is None else prior.head)
+    start = _start(pool, num_classes, options, None if prior is None else prior.head)
     fitted = _fit(rows, start, class_loss(train, num_classes, options), pool, replace(options, l2=l2))
     return fitted if dev is None else replace(fitted, dev_uar=_uar(fitted, dev.label_N, _standardised(pool, dev)))
 
 
-def _start(pool: LayerPool, num_outputs: int, hidden: int, prior: Head | None) -> Head:
+def _start(pool: LayerPool, num_outputs: int, options: FitOptions, prior: Head | None) -> Head:
     """The head that a fit starts from and is held to: the prior, or zero."""
-    head = Head(pool.out_width, num_outputs, hidden=hidden, dropout=0.0, generator=torch.Generator().manual_seed(0))
+    hidden, generator = options.hidden, torch.Generator().manual_seed(0)
+    activation = options.activation
+    head = Head(pool.out_width, num_outputs, hidden=hidden, activation=activation, dropout=0.0, generator=generator)
     if prior is not None:
         shapes = [tuple(one.output.weight.shape) for one in (prior, head)]
         if hidden or prior.hidden is not None or shapes[0] != shapes[1]:
@@ -185,14 +192,13 @@ def _start(pool: LayerPool, num_outputs: int, hidden: int, prior: Head | None) -
 
 def class_loss(train: PooledSet, num_classes: int, options: FitOptions) -> Callable[[Tensor], Tensor]:
     """The loss of logits (N, C) of labelled rows, hard or soft, with the weights of classes and of rows."""
+    if options.logit_adjustment:
+        shift_C = options.logit_adjustment * log_priors(train.label_N, num_classes, train.weight_N)
+        plain = class_loss(train, num_classes, replace(options, logit_adjustment=0.0))
+        return lambda logits_NC: plain(logits_NC + shift_C)
     loss, balanced = LOSSES[options.loss], options.balanced
-    if train.weight_N is not None and not balanced:
-        raise ValueError("rows of unequal weight are for balanced classes")
-    if train.soft_NC is not None and not balanced:
-        soft_NC = class_distributions(train.label_N, num_classes, train.soft_NC)
-        return lambda logits_NC: loss.soft(logits_NC, soft_NC)
     if train.weight_N is not None or train.soft_NC is not None:
-        target_NC = weighted_classes(train.label_N, num_classes, train.weight_N, train.soft_NC)
+        target_NC = weighted_classes(train.label_N, num_classes, train.weight_N, train.soft_NC, balanced=balanced)
         return lambda logits_NC: loss.soft(logits_NC, target_NC)
     weight_C = class_weights(train.label_N, num_classes) if balanced else None
     return lambda logits_NC: loss.hard(logits_NC, train.label_N, weight_C)
@@ -209,7 +215,7 @@ def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: F
     target_NK = (train.target_NK.float() - centre_K) / scale_K
     pool = pool or _fresh_pool(train, options.std_gain)
     rows = _training_rows(pool, train)
-    start = _start(pool, len(centre_K), options.hidden, None)
+    start = _start(pool, len(centre_K), options, None)
     options = replace(options, l2=L2 if options.l2 is None else options.l2)
     fitted = _fit(rows, start, lambda value_NK: ccc_loss(value_NK, target_NK), pool, options)
     with torch.no_grad():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,12 +23,17 @@ IN_CACHE = 160_000
 """Numbers that a core computes with at a time in `weigh`: 0.6 MB in fp32."""
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "none": lambda hidden: hidden}
+"""Functions of a hidden layer by name."""
+
+
 class LayerPool(nn.Module):
     """Standardise each layer's pooled statistics, then sum the layers with softmax weights.
 
     `u = [Σ_l w_l (mean_l - μ_l) / σ_l ; gain · Σ_l w_l (std_l - μ'_l) / σ'_l]`, w = softmax(layer_weight), uniform at
     start. Standardising comes first because the scale of hidden states grows several-fold from the first layer to the
-    last and would otherwise decide the weights. Layer weights: Yang et al. 2021, SUPERB, section 3.
+    last and would otherwise decide the weights. Layer weights: Yang et al. 2021, SUPERB, section 3, who sum the states
+    as they are, as `standardised=False` does.
     """
 
     centre_mean: Tensor
@@ -33,11 +41,11 @@ class LayerPool(nn.Module):
     centre_std: Tensor
     scale_std: Tensor
 
-    def __init__(self, num_states: int, width: int, *, std_gain: float = STD_GAIN) -> None:
+    def __init__(self, num_states: int, width: int, *, std_gain: float = STD_GAIN, standardised: bool = True) -> None:
         super().__init__()
         if std_gain < 0:
             raise ValueError(f"std_gain must be at least 0, got {std_gain}")
-        self.std_gain = std_gain
+        self.std_gain, self.standardised = std_gain, standardised
         self.layer_weight = nn.Parameter(torch.zeros(num_states))
         for statistic in ("mean", "std"):
             self.register_buffer(f"centre_{statistic}", torch.zeros(num_states, width))
@@ -48,6 +56,11 @@ class LayerPool(nn.Module):
         """Width U of the embedding."""
         return self.centre_mean.shape[1] * (2 if self.std_gain else 1)
 
+    @property
+    def farthest(self) -> float:
+        """The bound of what `standardise` returns; infinite where statistics stay as they are."""
+        return FARTHEST if self.standardised else math.inf
+
     @torch.no_grad()
     def fit(self, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> None:
         """Set the standardisation from (unlabelled) training features, (N, L, D) each; text is for a subclass."""
@@ -56,9 +69,11 @@ class LayerPool(nn.Module):
 
     @torch.no_grad()
     def fit_moments(self, moments: PooledMoments) -> None:
-        """Set the standardisation from the moments of (unlabelled) training features."""
+        """Set the standardisation from the moments of (unlabelled) training features, unless there is to be none."""
         if moments.mean.count < 2:
             raise ValueError(f"standardisation needs at least 2 clips, got {moments.mean.count}")
+        if not self.standardised:
+            return
         for name, part in (("mean", moments.mean), ("std", moments.std)):
             scale_LD = part.scale()
             floor_L1 = SCALE_FLOOR * scale_LD.median(1, keepdim=True).values
@@ -79,10 +94,10 @@ class LayerPool(nn.Module):
     def standardise(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
         """Standardised statistics of every layer side by side, (B, L, U)."""
         self._check(mean_BLD, std_BLD)
-        mean = ((mean_BLD.float() - self.centre_mean) / self.scale_mean).clamp(-FARTHEST, FARTHEST)
+        mean = ((mean_BLD.float() - self.centre_mean) / self.scale_mean).clamp(-self.farthest, self.farthest)
         if not self.std_gain:
             return mean
-        std = ((std_BLD.float() - self.centre_std) / self.scale_std).clamp(-FARTHEST, FARTHEST)
+        std = ((std_BLD.float() - self.centre_std) / self.scale_std).clamp(-self.farthest, self.farthest)
         return torch.cat([mean, self.std_gain * std], -1)
 
     def combine(self, standard_BLU: Tensor) -> Tensor:
@@ -107,7 +122,8 @@ class LayerPool(nn.Module):
             for own_BLD, own_BD in zip(torch.split(part_BLD, clips), torch.split(sum_BD, clips), strict=True):
                 rows_BLD = own_BLD if len(states) == len(weight_L) else own_BLD[:, states]
                 standard_BLD = value_BLD[: len(rows_BLD)].copy_(rows_BLD)
-                torch.addcmul(shift_LD, standard_BLD, factor_LD, out=standard_BLD).clamp_(-FARTHEST, FARTHEST)
+                torch.addcmul(shift_LD, standard_BLD, factor_LD, out=standard_BLD)
+                standard_BLD.clamp_(-self.farthest, self.farthest)
                 torch.matmul(weight_L[states], standard_BLD, out=own_BD)
             columns.append(sum_BD if name == "mean" else sum_BD.mul_(self.std_gain))
         return torch.cat(columns, -1)
@@ -129,9 +145,11 @@ class LayerPool(nn.Module):
 
 
 class Head(nn.Module):
-    """Dropout and a linear layer, (B, U) -> (B, O), optionally with one hidden tanh layer.
+    """Dropout and a linear layer, (B, U) -> (B, O), optionally with one hidden layer: tanh, or a projection.
 
-    The hidden layer: de Oliveira et al. 2023, arXiv 2305.19184.
+    The hidden tanh layer: de Oliveira et al. 2023, arXiv 2305.19184. The projection (`activation="none"`):
+    Lashkarashvili et al. 2024, arXiv 2402.11747, who project frames before their mean; the mean of projected frames is
+    the projected mean.
 
     One layer for classes, for dimensions and for both: heads that share their input are rows of one matrix. It starts
     at zero: every class is equally likely before the first step, and no random draw is spent.
@@ -143,17 +161,20 @@ class Head(nn.Module):
         num_outputs: int,
         *,
         hidden: int = 0,
+        activation: str = "tanh",
         dropout: float = DROPOUT,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if hidden < 0:
             raise ValueError(f"hidden must be at least 0, got {hidden}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"no activation {activation!r}; known: {', '.join(ACTIVATIONS)}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         if num_outputs < 1:
             raise ValueError(f"a head needs at least 1 class or dimension, got {num_outputs}")
-        self.dropout = nn.Dropout(dropout)
+        self.activation, self.dropout = activation, nn.Dropout(dropout)
         self.hidden = _empty_linear(in_width, hidden) if hidden else None
         self.output = _empty_linear(hidden or in_width, num_outputs)
         nn.init.zeros_(self.output.weight)
@@ -167,7 +188,7 @@ class Head(nn.Module):
     def forward(self, embedding_BU: Tensor) -> Tensor:
         inner = self.dropout(embedding_BU)
         if self.hidden is not None:
-            inner = self.dropout(torch.tanh(self.hidden(inner)))
+            inner = self.dropout(ACTIVATIONS[self.activation](self.hidden(inner)))
         output: Tensor = self.output(inner)
         return output
 
@@ -179,10 +200,19 @@ class Head(nn.Module):
         """
         inner = embedding_BU * self._mask(embedding_BU.shape[1], generator)
         if self.hidden is not None:
-            inner = torch.tanh(self.hidden(inner))
+            inner = ACTIVATIONS[self.activation](self.hidden(inner))
             inner = inner * self._mask(inner.shape[1], generator)
         output: Tensor = self.output(inner)
         return output
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Set every layer to random weights within `1 / sqrt(inputs)`, in place, as torch's own linear layers start."""
+        for layer in (self.hidden, self.output):
+            if layer is not None:
+                bound = 1 / math.sqrt(layer.in_features)
+                for parameter in layer.parameters():
+                    nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def _mask(self, width: int, generator: torch.Generator) -> Tensor:
         stays_U = torch.rand(width, generator=generator) >= self.dropout.p

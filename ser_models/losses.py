@@ -48,17 +48,36 @@ def _balanced(count_C: Tensor, total: Tensor | int) -> Tensor:
     return torch.where(present, total / (present.sum() * torch.where(present, count_C, 1.0)), 0.0)
 
 
+def log_priors(label_N: Tensor, num_classes: int, weight_N: Tensor | None = None) -> Tensor:
+    """`log((n_c + 1) / (N + C))` of the labels that are not -1, (N,) -> (C,); one added, for classes without a label.
+
+    τ times that is added to the logits of a training, and not at a test: logit adjustment, Menon et al. 2021 (arXiv
+    2007.07314), equation 10.
+    """
+    labelled_N = label_N >= 0
+    weights = None if weight_N is None else weight_N[labelled_N]
+    count_C = torch.bincount(label_N[labelled_N], weights=weights, minlength=num_classes).float() + 1
+    return (count_C / count_C.sum()).log()
+
+
 def weighted_classes(
-    label_N: Tensor, num_classes: int, weight_N: Tensor | None = None, soft_NC: Tensor | None = None
+    label_N: Tensor,
+    num_classes: int,
+    weight_N: Tensor | None = None,
+    soft_NC: Tensor | None = None,
+    *,
+    balanced: bool = True,
 ) -> Tensor:
     """Classes times the class's weight and the clip's own, (N,) -> (N, C): targets of `soft_cross_entropy`.
 
     A class is one-hot, or the distribution in `soft_NC` (`class_distributions`); the weights are then of expected
-    counts, `N / Σ_n q_nc`. A label of -1, no class known, gives zeros.
+    counts, `N / Σ_n q_nc`. A label of -1, no class known, gives zeros. `balanced=False`: all classes weigh the same.
     """
     if not num_classes:
         return torch.zeros(len(label_N), 0)
     own_N = torch.ones(len(label_N)) if weight_N is None else weight_N.float()
+    if not balanced:
+        return class_distributions(label_N, num_classes, soft_NC) * own_N[:, None]
     if soft_NC is not None:
         counted_NC = class_distributions(label_N, num_classes, soft_NC) * own_N[:, None]
         return counted_NC * expected_class_weights(counted_NC)

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 WARMUP_SHARE = 0.1
-
-
 MAX_GRAD_NORM = 1.0
 
 
@@ -60,13 +58,21 @@ def mix(rows: Sequence[Tensor], alpha: float, rng: np.random.Generator) -> list[
     ]
 
 
-def rate_scale(share: float) -> float:
-    """Share of the peak rate after a share of the training: linear over a tenth of it, then linear to zero."""
-    return min(1.0, (share + 0.01) / WARMUP_SHARE) if share < WARMUP_SHARE else (1 - share) / (1 - WARMUP_SHARE)
+def balanced_draw(label_N: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of an epoch, (N,), drawn with replacement so that every class is as likely; label -1 counts as a class."""
+    _, class_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
+    chance_N = 1 / (len(count_C) * count_C[class_N])
+    return rng.choice(len(label_N), len(label_N), p=chance_N)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, epoch: float, epochs: int) -> None:
-    """Give every group of an optimiser its rate of this moment: its peak, scaled by `rate_scale`."""
-    scale = rate_scale(epoch / epochs)
+def rate_scale(share: float, warmup: float = WARMUP_SHARE, *, decay: bool = True) -> float:
+    """Share of the peak rate after a share of the training: linear over the warm-up, then linear to zero, or flat."""
+    if share < warmup:
+        return min(1.0, (share + 0.01) / warmup)
+    return (1 - share) / (1 - warmup) if decay else 1.0
+
+
+def set_rate(optimiser: torch.optim.Optimizer, scale: float) -> None:
+    """Give every group of an optimiser its rate of this moment: its peak, scaled."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * scale

@@ -30,6 +30,8 @@ from seral.models.prediction import predict
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
+from seral.report.outcome import run_outcome
+from seral.report.records import read_run
 from seral.report.report import write_run_report
 from seral.task.context import open_run
 from seral.task.gold import Oracle
@@ -275,7 +277,7 @@ def test_a_proxy_picks_as_the_head_does_and_adapters_come_with_the_last_round(
     run_values: dict[str, Any], tmp_path: Path
 ) -> None:
     values = run_values | {"full_arm": False, "random_arm": False}
-    adapter = {"adapter": "lora", "settings": {"lora": {"rank": 2}}, "top_layers": 1, "epochs": 1}
+    adapter = {"adapter": "lora", "settings": {"lora": {"rank": 2}}, "top_layers": 1, "epochs": 1, "lr": 1e-9}
     head = Path(run_loop(parse(LoopOptions, values | {"run": str(tmp_path / "head")})))
     run = Path(run_loop(parse(LoopOptions, values | {"proxy": True, "finetune": adapter})))
     name = "trajectories/auto.fold-00.seed-0/rounds"
@@ -286,6 +288,15 @@ def test_a_proxy_picks_as_the_head_does_and_adapters_come_with_the_last_round(
         )
     with pytest.raises(OptionError, match="patience"):
         parse(LoopOptions, values | {"proxy": True, "stop": {"patience": 2}})
+    page = Path(write_run_report(run)).read_text(encoding="utf-8")
+    (training,) = read_run(run).trainings.to_dict("records")
+    assert (training["round"], training["effect"] < 0.01, training["first_loss"]) == (2, True, training["last_loss"])
+    assert '<h2 id="adapters">' in page
+    (warning,) = run_outcome(str(run))["warnings"]
+    assert warning.startswith("Warning, auto, 1 of 1 trainings: the adapter lora does nothing")
+    assert warning in page
+    assert (run / "report" / "adapters.csv").is_file()
+    assert '<h2 id="adapters">' not in Path(write_run_report(head)).read_text(encoding="utf-8")
 
 
 def test_resume_after_lost_rounds_gives_the_same_run(run_values: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from ser_models.fitting import (
     predict_pooled,
 )
 from ser_models.heads import Head, LayerPool, stack_heads
-from ser_models.losses import class_weights
+from ser_models.losses import class_weights, log_priors
 from ser_models.metrics import ccc_by_dimension, uar
 from ser_models.pooling import masked_mean_std
 
@@ -422,5 +422,20 @@ def test_a_row_of_weight_two_is_fitted_as_two_rows() -> None:
     assert weighed.loss == pytest.approx(copied.loss, rel=1e-4)
     probabilities = [predict_pooled(fit, train.mean_NLD, train.std_NLD).softmax(-1) for fit in (weighed, copied)]
     torch.testing.assert_close(probabilities[0], probabilities[1], atol=5e-3, rtol=0)
-    with pytest.raises(ValueError, match="for balanced classes"):
-        fit_head(replace(train, weight_N=weight_N), 3, options=FitOptions(balanced=False))
+    unbalanced = FitOptions(balanced=False, l2=0.1, layer_l2=0.1)
+    weighed = fit_head(replace(train, weight_N=weight_N / weight_N.mean()), 3, pool=pool, options=unbalanced)
+    copied = fit_head(PooledSet(**parts), 3, pool=pool, options=unbalanced)
+    assert weighed.loss == pytest.approx(copied.loss, rel=1e-4)
+
+
+def test_logit_adjustment_favours_the_rare_class_as_its_prior_says() -> None:
+    train = clusters(60, 0)
+    kept_N = (train.label_N != 2) | (torch.arange(60) % 5 == 0)
+    rare = train.only(kept_N)
+    prior_C = log_priors(rare.label_N, 3)
+    torch.testing.assert_close(prior_C.exp().sum(), torch.tensor(1.0))
+    assert log_priors(torch.tensor([0, 0, -1]), 2).exp().tolist() == pytest.approx([3 / 4, 1 / 4])
+    options = FitOptions(balanced=False, l2=1.0)
+    plain, adjusted = (fit_head(rare, 3, options=replace(options, logit_adjustment=tau)) for tau in (0.0, 1.0))
+    share = [predict_pooled(fit, train.mean_NLD, train.std_NLD).softmax(-1)[:, 2].mean() for fit in (plain, adjusted)]
+    assert share[1] > share[0]

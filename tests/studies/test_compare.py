@@ -55,6 +55,9 @@ def test_every_variant_is_trained_on_the_same_labels_and_judged_beside_the_probe
     mean = np.mean([value["uar"] for name, value in scores_of.items() if name.startswith("head_100")])
     assert table["uar"][1] == pytest.approx(mean)
     assert f"| {100 * mean:.1f} |" in text
+    shown = table.set_index("row")[["first_loss", "last_loss", "update", "effect"]]
+    assert shown.loc["head, 100 %"].isna().all()
+    assert (shown.loc["lora + gate, 100 %"] >= 0).all()
     assert (Path(values["run"]) / "table.png").read_bytes().startswith(b"\x89PNG")
     assert not (Path(values["run"]) / "work").exists() or not list((Path(values["run"]) / "work").iterdir())
 

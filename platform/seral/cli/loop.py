@@ -41,6 +41,8 @@ def _show_run(run: str) -> None:
         show(outcome)
         return
     show_rows(outcome["arms"])
+    for warning in outcome["warnings"]:
+        typer.echo(warning)
     typer.echo(f"report: {outcome['report']}")
 
 

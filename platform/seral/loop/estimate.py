@@ -31,7 +31,8 @@ from seral.loop.rounds import Arm, scores_pool
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.schema import SAMPLE_RATE
-from seral.training.finetune import frames_layer, model_bytes
+from seral.training.finetune import model_bytes, start_layer
+from seral.training.waves import AUDIO
 
 PROCESS_BYTES = 0.8e9
 """A process with torch, transformers and Ray, before it has any data."""
@@ -125,8 +126,7 @@ class Estimate:
 
 def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     """The figures of a run: those of its pool, its folds and its encoder."""
-    layer = frames_layer(options.encoder, options.finetune)
-    encoder = load_frozen(options.encoder)
+    encoder, layer = load_frozen(options.encoder), start_layer(options.encoder, options.finetune)
     store = open_features(
         pool,
         options.encoder,
@@ -140,7 +140,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     duration_s = np.minimum(clip_s, options.features.max_clip_s)
     seconds = float(duration_s.mean()) if len(duration_s) else 0.0
     frame_bytes = 2 * encoder.width * encoder.frame_rate_hz * seconds
-    keeps_frames = layer is not None and len(duration_s) * frame_bytes <= 1e9 * options.frames_gb
+    keeps_frames = layer not in (None, AUDIO) and len(duration_s) * frame_bytes <= 1e9 * options.frames_gb
     absent = missing_shards(store, layer if keeps_frames else None)
     rows = sum(pool.manifest["shards"][shard]["rows"] for shard in absent)
     outputs = len(options.classes) + len(options.dimensions)
@@ -154,7 +154,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
         row_bytes=4 * (encoder.num_layers + 1) * encoder.width,
         frame_bytes=frame_bytes,
         encoder_bytes=sum(tensor.nbytes for tensor in encoder.state_dict().values()),
-        above=None if layer is None else 1 - layer / encoder.num_layers,
+        above=None if layer is None else 1 - max(layer, 0) / encoder.num_layers,
         embedding=options.embedding_width(max(len(fold.train) for fold in folds), store.embedding_width),
         keeps_frames=keeps_frames,
         folds=len(folds),
@@ -229,8 +229,9 @@ def _hours(
     if task.above is not None:
         if not options.proxy:
             look_s += task.seconds * costs.encode_s * (task.above if task.keeps_frames else 1)
-        passes = sum(steps[-1] for steps in labels) if options.proxy else trained
-        training_s += passes * options.finetune.epochs * BACKWARD * task.above * task.seconds * costs.encode_s
+        sizes = [size for steps in labels for size in (steps[-1:] if options.proxy else steps)]
+        passes = sum(size * options.finetune.epochs_on(round(size)) for size in sizes)
+        training_s += passes * BACKWARD * task.above * task.seconds * costs.encode_s
     encoding_s = task.missing * task.clips * task.seconds * costs.encode_s / encoder_actors(options.cluster)
     return {
         "features": encoding_s / 3600,

@@ -57,7 +57,7 @@ from seral.task.options import protocol_name
 from seral.task.run import earlier_option, write_environment
 from seral.task.tracking import Tracker
 from seral.training.augmented import check_noises
-from seral.training.finetune import frames_layer
+from seral.training.finetune import cached_layer
 from seral.training.source import source_models, with_features
 
 LARGE = 10_000
@@ -202,7 +202,7 @@ def stores_of(
 
 def _store(options: LoopOptions, pool: Pool, encoder: str, folds: Collection[Fold], times: PhaseTimes) -> FeatureStore:
     """Features of the pool, and frames of all of it or of the dev and test parts of the folds."""
-    layer = frames_layer(encoder, options.finetune)
+    layer = cached_layer(encoder, options.finetune)
     with times.phase("features"):
         if (
             layer is None

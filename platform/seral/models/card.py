@@ -86,7 +86,7 @@ def figures_of(facts: CardFacts) -> dict[str, Any]:
         "settings": {
             "adapter": task.finetune.adapter,
             "normalise": task.finetune.head.normalise,
-            "epochs": None if task.finetune.frozen else task.finetune.epochs,
+            "epochs": None if task.finetune.frozen or task.finetune.steps else task.finetune.epochs,
             "tapt": task.tapt is not None,
             "source_corpora": task.source_corpora or [],
         },

@@ -158,7 +158,7 @@ def settled(options: FinetuneOptions, models: Iterable[FoldModel]) -> FinetuneOp
     if options.frozen or not best:
         return options
     epochs = median_low(best)
-    return options.model_copy(update={"epochs": epochs}) if epochs else options.head_only
+    return options.model_copy(update={"epochs": epochs, "steps": None}) if epochs else options.head_only
 
 
 def best_epoch(history: Mapping[str, Any]) -> int | None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ser_models.intervals import mean_interval
 from seral import storage
+from seral.report.adapters import adapter_warnings
 from seral.report.comparison import paired_difference
 from seral.report.records import RunRecords, read_run
 from seral.schema import FULL, RANDOM
@@ -20,13 +21,16 @@ LOWEST = {"uar": 0.0, "ccc": -1.0}
 
 
 def run_outcome(run: str) -> dict[str, Any]:
-    """Rows of the arms of a run, and the address of its report, which is written where it is older than the run."""
+    """Rows of the arms of a run, warnings of adapters, and the address of its report, which is written where it is
+    older than the run."""
     report = storage.join(run, PAGE)
     if storage.modified(report) <= storage.modified(storage.join(run, COMPLETE)):
         from seral.report.report import write_run_report
 
         report = write_run_report(run)
-    return {"run": run, "arms": arm_rows(read_run(run)), "report": report}
+    records = read_run(run)
+    warnings = adapter_warnings(records.trainings)
+    return {"run": run, "arms": arm_rows(records), "warnings": warnings, "report": report}
 
 
 def arm_rows(records: RunRecords) -> list[dict[str, Any]]:

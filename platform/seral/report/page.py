@@ -92,7 +92,7 @@ def render(
     remarks: Mapping[str, Any],
     players: Sequence[Player],
 ) -> str:
-    """The whole page; `remarks` are the sentences `target`, `filtered` and `growth`."""
+    """The whole page; `remarks` are the sentences `target`, `filtered`, `growth` and `warnings`."""
     return fill(
         "run.html.j2",
         title=records.run.rstrip("/").rsplit("/", 1)[-1],

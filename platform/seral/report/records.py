@@ -17,6 +17,7 @@ from seral import storage
 from seral.errors import StateError
 from seral.loop.folders import further_metrics
 from seral.schema import FULL, GROWTH, KEYS, RANDOM, SECONDS
+from seral.training.history import effect_columns
 
 SOURCE_COLUMNS = ["fold", "uar", "wa", "macro_f1", "calibration_error"]
 
@@ -45,6 +46,9 @@ class RunRecords:
     without classes in what is of classes."""
     further: list[str]
     """Columns of `rounds` with metrics of other people's, by the names that `metrics` or a package gives them."""
+    trainings: pd.DataFrame
+    """arm, fold, seed, round, labelled, and first_loss, last_loss, update, effect, warning of the training of adapters;
+    changes, the change of each part in words. Empty where there was none."""
     picks: pd.DataFrame
     """arm, fold, seed, round, utterance_id, order, strategy."""
     reasons: pd.DataFrame
@@ -107,7 +111,7 @@ def read_run(run: str | Path) -> RunRecords:
     config = storage.read_bytes(storage.join(run, "config.yaml")).decode("utf-8")
     options = yaml.safe_load(config)
     part: Literal["test", "dev"] = "dev" if options.get("verb") == "session" else "test"
-    rounds: list[dict[str, Any]] = []
+    rounds, trainings = list[dict[str, Any]](), list[dict[str, Any]]()
     picks, answers, optional = list[pd.DataFrame](), list[pd.DataFrame](), defaultdict[str, list[pd.DataFrame]](list)
     further: dict[str, None] = {}
     last_confusion: dict[tuple[str, int, int], list[list[int]]] = {}
@@ -119,6 +123,7 @@ def read_run(run: str | Path) -> RunRecords:
         others = further_metrics(scores)
         further |= dict.fromkeys(others)
         rounds.append({**keys, **_round_row(record, metrics, part), **others})
+        trainings += _training_rows({**keys, "round": record["round"]}, metrics)
         last_folders[keys["arm"], keys["fold"], keys["seed"]] = folder
         picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
         answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
@@ -129,8 +134,8 @@ def read_run(run: str | Path) -> RunRecords:
             last_confusion[keys["arm"], keys["fold"], keys["seed"]] = scores["confusion"]
     if not rounds:
         raise StateError(f"run {run} has no complete round yet; a report needs at least one")
-    facts = storage.join(run, "environment.json")
-    environment = storage.read_json(facts) if storage.exists(facts) else {}  # a session has none
+    environment_uri = storage.join(run, "environment.json")
+    environment = storage.read_json(environment_uri) if storage.exists(environment_uri) else {}  # a session has none
     seconds_uri = storage.join(run, SECONDS)
     dimensions = list((environment or options).get("dimensions", []))
     frame = pd.DataFrame(rounds)
@@ -148,6 +153,7 @@ def read_run(run: str | Path) -> RunRecords:
         dimensions=dimensions,
         further=list(further),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
+        trainings=pd.DataFrame(trainings),
         picks=pd.concat(picks, ignore_index=True),
         reasons=pd.concat(optional["reasons"], ignore_index=True) if optional["reasons"] else pd.DataFrame(),
         answers=pd.concat(answers, ignore_index=True),
@@ -156,6 +162,16 @@ def read_run(run: str | Path) -> RunRecords:
         last_folders=last_folders,
         confusion=_sum_by_arm(last_confusion),
     )
+
+
+def _training_rows(keys: dict[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row on the adapters of a round; none without any. Runs of earlier releases have their losses alone."""
+    history = metrics.get("training") or {}
+    if not (columns := effect_columns(history)):
+        return []
+    changes = history["adapter"].get("changes", {})
+    words = ", ".join(f"{tag} {change:.2g}" for tag, change in changes.items())
+    return [{**keys, "labelled": metrics["labelled"], "changes": words, **columns}]
 
 
 def _growths(run: str) -> list[dict[str, Any]]:

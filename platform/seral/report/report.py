@@ -14,6 +14,7 @@ from seral import storage
 from seral.figures.axes import svg
 from seral.pool.shards import Pool, open_pool
 from seral.report import bars, comparison, figures, page, ratings, shares
+from seral.report.adapters import adapter_section, adapter_warnings
 from seral.report.listening import Player
 from seral.report.options import ReportOptions
 from seral.report.records import RunRecords, read_run
@@ -101,6 +102,7 @@ def write_report(
             "target": _target_sentence(records, goal),
             "filtered": _filtered_sentences(records),
             "growth": _growth_sentences(records),
+            "warnings": adapter_warnings(records.trainings),
         },
         players=players,
     )
@@ -122,6 +124,8 @@ def _sections(
     from seral.report.labels import label_section
 
     sections = [label_section(records.run)] if records.asks_people else []
+    if len(records.trainings):
+        sections.append(adapter_section(records))
     if "learning_curves" in drawn:
         sections.append(explore.costs_section(records, options, drawn))
     if pool is None:

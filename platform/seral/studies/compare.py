@@ -29,8 +29,9 @@ from seral.task.options import protocol_name
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.data import Labelled, TrainingData
-from seral.training.finetune import finetune, frames_layer
+from seral.training.finetune import cached_layer, finetune
 from seral.training.finetune_options import FinetuneOptions
+from seral.training.history import effect_columns
 from seral.training.linear_probe import probe_metrics
 from seral.training.scoring import evaluate_model
 
@@ -84,8 +85,8 @@ def _claim_rows(options: CompareOptions) -> None:
     path = storage.join(options.run, "rows.json")
     values_of = storage.read_json(path) if storage.exists(path) else {}
     for row in options.rows:
-        values = row.model_dump(mode="json")
-        if values_of.setdefault(row.name, values) != values:
+        # As they are read: a file of an earlier release lacks options that came since.
+        if Variant.model_validate(values_of.setdefault(row.name, row.model_dump(mode="json"))) != row:
             raise StateError(f"{options.run} holds a row {row.name!r} with other options; give this one another name")
     storage.write_json(path, values_of)
 
@@ -117,6 +118,7 @@ def train_cell(
         **evaluate_model(model, data, *examples["test"], data.shifts),
         **probe_metrics(examples["train"], examples["dev"], examples["test"], len(data.classes)),
         **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
+        **effect_columns(history),
         "history": history,
     }
 
@@ -156,4 +158,4 @@ def _store(context: RunContext[CompareOptions], row: Variant, number: int, fold:
         first = next(other.name for other in options.rows if other.tapt == row.tapt)
         folder = storage.join(options.run, "tapt", file_name(first), f"fold-{number:02d}")
         encoder = adapt_encoder(context.pool, fold.train, encoder, folder, row.tapt, options.cluster, context.features)
-    return context.features(encoder, frames_layer(encoder, row.finetune))
+    return context.features(encoder, cached_layer(encoder, row.finetune))

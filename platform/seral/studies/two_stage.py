@@ -143,7 +143,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
         classes=data.classes,
         dimensions=data.dimensions,
     )
-    learning = options.finetune.model_copy(update={"epochs": epochs, "patience": epochs})
+    learning = options.finetune.model_copy(update={"epochs": epochs, "steps": None, "patience": epochs})
     start = None if plan.start is None else Start(model=plan.start, freeze=plan.freeze, refit_head=plan.refit_head)
     history = finetune(training, learning, folder, seed=cell.seed, on=options.cluster, start=start)
     model = storage.join(folder, "model")

@@ -146,7 +146,9 @@ def reports_on_the_way(options: TrainingOptions, cells: int) -> bool:
 
 def _after_all(options: TrainingOptions, last_step: int) -> int:
     """The step of the last report, after all others; the same for all points, although patience ends some early."""
-    return last_step + 1 if isinstance(options, LoopOptions) else options.finetune.epochs + 2
+    return (
+        last_step + 1 if isinstance(options, LoopOptions) else (options.finetune.steps or options.finetune.epochs) + 2
+    )
 
 
 def _former_reports(record: Mapping[str, Any] | None, on_the_way: bool) -> list[dict[str, Any]]:

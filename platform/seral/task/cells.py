@@ -144,11 +144,24 @@ def write_table(
 
 
 def write_study_table(run: str, results: Results, baseline: Mapping[str, str]) -> str:
-    """Write `study_table` with its picture; returns the Markdown."""
+    """Write `study_table` with its picture, and warnings of cells below it; returns the Markdown."""
     from seral.figures.studies import study_rows  # Imported here: workers import this module, and drawing is slow.
 
     table = study_table(results, baseline)
-    return write_table(run, table, figure=study_rows(table))
+    text = "\n".join([markdown(table), *(f"{warning}\n" for warning in row_warnings(results))])
+    return write_table(run, table, shown=text, figure=study_rows(table))
+
+
+def row_warnings(results: Results) -> list[str]:
+    """A sentence a row of which cells have a `warning`: in how many, and the first."""
+    warnings: dict[str, list[str | None]] = {}
+    for cell, values in results.items():
+        warnings.setdefault(cell.row, []).append(values.get("warning"))
+    sentences = []
+    for row, of_cells in warnings.items():
+        if warned := [warning for warning in of_cells if warning]:
+            sentences.append(f"Warning, {row}, {len(warned)} of {len(of_cells)} trainings: {warned[0]}.")
+    return sentences
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ser_models import metrics
@@ -38,17 +39,27 @@ from ser_models.losses import (
     ConcordanceQueue,
     calibrated_cross_entropy,
     class_weights,
+    log_priors,
     multitask_loss,
     rmse_loss,
     weighted_classes,
 )
-from ser_models.training import MAX_GRAD_NORM, mix, set_rate, shuffled_batches, time_masks
+from ser_models.training import (
+    MAX_GRAD_NORM,
+    balanced_draw,
+    mix,
+    rate_scale,
+    set_rate,
+    shuffled_batches,
+    time_masks,
+)
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
-from seral.features.batches import frame_batches
+from seral.features.batches import FRAMES_IN_BATCH, frame_batches, length_sorted_batches
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
+from seral.schema import SAMPLE_RATE
 from seral.task.examples import Targets, Utterances
 from seral.task.ray_train import STATE, OnReport, last_checkpoint, read_state, state_bytes
 from seral.training.alignment import BatchAdaptation
@@ -56,8 +67,9 @@ from seral.training.data import Labelled
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.model import FrameBatch, frame_batch, load_model, read_normalisation, save_model
 from seral.training.pretrained import standardise_adapters
+from seral.training.waves import AUDIO, read_waves, wave_batch
 
-BEST = "best"
+ADAPTER, BEST = "adapter", "best"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +85,7 @@ class AdapterSpec:
     dev: Labelled
     classes: tuple[str, ...]
     layer: int
-    """Training starts from the cached frames of this hidden state."""
+    """Training starts from the cached frames of this hidden state, or from AUDIO."""
     seed: int
     options: FinetuneOptions
     on: ClusterOptions
@@ -94,6 +106,22 @@ def train_adapters(
     return history
 
 
+def starting_model(spec: AdapterSpec) -> SerModel:
+    """The model as its training begins: that of the start, with fresh adapters where it carries none."""
+    model = load_model(spec.start)
+    if not model.encoder.adapters:
+        attach_adapters(model.encoder, spec.options.adapters(), seed=spec.seed)
+        standardise_adapters(model)
+    return model
+
+
+def frames_or_audio(spec: AdapterSpec, ids: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Training starts from these, by id: fp16 frames (T, D), or fp32 audio (S, 1)."""
+    if spec.layer == AUDIO:
+        return dict(read_waves(spec.store, ids))
+    return dict(spec.store.frames(spec.layer, ids))
+
+
 def train_worker(config: dict[str, Any]) -> None:
     """One Ray Train worker: all epochs, reporting a checkpoint after each."""
     AdapterTraining(config["spec"], config["on_report"]).run()
@@ -110,11 +138,7 @@ class AdapterTraining:
         self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
         self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
         torch.manual_seed(spec.seed)
-        self.model, self.normalise = load_model(spec.start), read_normalisation(spec.start)
-        goes_on = bool(self.model.encoder.adapters)
-        if not goes_on:
-            attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
-            standardise_adapters(self.model)
+        self.model, self.normalise = starting_model(spec), read_normalisation(spec.start)
         freeze_tags(self.model, spec.freeze)
         # Anchored heads weigh some hidden states only; what comes after the last of them would get no gradient.
         freeze_above(self.model.encoder, int(self.model.pool.layer_weight.isfinite().nonzero().max()))
@@ -129,16 +153,20 @@ class AdapterTraining:
             None if part is None else torch.from_numpy(part) for part in (targets.weight_N, targets.soft_NC)
         )
         label_N = torch.from_numpy(targets.label_N)
-        self.target_NC = weighted_classes(label_N, len(spec.classes), weight_N, soft_NC)
+        balanced = spec.options.class_weights == "balanced"
+        self.target_NC = weighted_classes(label_N, len(spec.classes), weight_N, soft_NC, balanced=balanced)
+        self.shift_C = spec.options.logit_adjustment * log_priors(label_N, len(spec.classes), weight_N)
         # A copy: what it remembers is this training's, and a training in this process may be restored.
         self.coral = None if spec.adaptation is None else copy.deepcopy(spec.adaptation.coral)
         if self.coral is not None:
             self.coral.queue.to(self.device)
         self.concordance = ConcordanceQueue(targets.value_NK.shape[1])
         self.units = units if self.coral is None else units.with_others(self.coral.speech)
-        self.frames = spec.store.frames(spec.layer, {*self.units.ids, *spec.dev.units.ids})
-        self.steps = spec.options.epochs * ceil(len(units.ids) / spec.options.batch_size)
+        self.frames = frames_or_audio(spec, {*self.units.ids, *spec.dev.units.ids})
+        self.epochs = spec.options.epochs_on(len(units.ids))
+        self.steps = spec.options.steps or self.epochs * ceil(len(units.ids) / spec.options.batch_size)
         # Ranks that a training before this one has settled stay as they are.
+        goes_on = storage.exists(storage.join(spec.start, ADAPTER))
         moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
         self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
         self.epoch, self.step = 0, 0
@@ -152,7 +180,7 @@ class AdapterTraining:
         if not self._restore():
             self._keep_if_better(self._score_dev(), loss=None)
             self._report()
-        while self.epoch < self.spec.options.epochs and not self._out_of_patience():
+        while self.epoch < self.epochs and not self._out_of_patience():
             loss = self._train_epoch()
             self.epoch += 1
             self._keep_if_better(self._score_dev(), loss=loss)
@@ -176,13 +204,18 @@ class AdapterTraining:
         rng = np.random.default_rng([spec.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**31)))
         self.step_model.train()
-        batches = list(shuffled_batches(units.ids, self.frames, spec.options.batch_size, rng))
-        for number, ids in enumerate(batches):
+        ids = units.ids
+        if spec.options.balanced:
+            ids = [ids[row] for row in balanced_draw(spec.train.targets.label_N, rng)]
+        batches = list(shuffled_batches(ids, self.frames, spec.options.batch_size, rng))
+        for number, ids in enumerate(batches[: self.steps - self.step]):
             own_ids = ids[self.rank :: self.world] or ids[:1]
             speech_ids = [] if self.coral is None else self.coral.draw(len(own_ids), rng)
             batch = self._batch([*own_ids, *speech_ids], self.units)
             mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
-            set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
+            done = self.step / self.steps if spec.options.steps else (self.epoch + number / len(batches)) / self.epochs
+            scale = rate_scale(done, spec.options.warmup, decay=spec.options.decay == "linear")
+            set_rate(self.optimiser, scale)
             loss = self._step(batch, mask_BT, [units.row_of[name] for name in own_ids], rng)
             if self.epoch == 0 and number == 0 and (dead := dead_adapters(self.model)):
                 raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
@@ -215,6 +248,8 @@ class AdapterTraining:
         unmixed = [output_BO, self.target_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
         output_BO, target_BC, value_BK, labelled_B, rated_B = mix(unmixed, options.mixup, rng)
         logits_BC, predicted_BK = self.model.split(output_BO)
+        if options.logit_adjustment:
+            logits_BC = logits_BC + self.shift_C.to(self.device)
         return multitask_loss(
             logits_BC,
             target_BC,
@@ -230,7 +265,9 @@ class AdapterTraining:
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
         adaptation = self.spec.adaptation
         source_B = np.zeros(len(ids), bool) if adaptation is None else adaptation.is_source(ids)
-        return frame_batch(ids, units, self.frames, self.spec.layer, self.device, source_B, self.spec.shifts)
+        layer = max(self.spec.layer, 0)
+        batch = frame_batch(ids, units, self.frames, layer, self.device, source_B, self.spec.shifts)
+        return wave_batch(batch, self.model.encoder) if self.spec.layer == AUDIO else batch
 
     @torch.inference_mode()
     def _score_dev(self) -> dict[str, float]:
@@ -240,12 +277,19 @@ class AdapterTraining:
         if not units.ids:
             return {}
         outputs: dict[str, Tensor] = {}
-        for ids in frame_batches(units.ids, self.frames):
+        for ids in self._dev_batches(units.ids):
             batch = self._batch(ids, units)
             output_BO, _ = self.from_frames(batch, batch.mask_BT)
             outputs |= dict(zip(ids, output_BO.float().cpu(), strict=True))
         logits_NC, value_NK = self.model.split(torch.stack([outputs[name] for name in units.ids]))
         return dev_scores(logits_NC, value_NK, targets, self.spec.options.dimension_weight)
+
+    def _dev_batches(self, ids: Sequence[str]) -> list[list[str]]:
+        """Ids in batches of bounded size: of frames, or of audio as long as so many frames."""
+        if self.spec.layer != AUDIO:
+            return frame_batches(ids, self.frames)
+        limit = int(FRAMES_IN_BATCH * SAMPLE_RATE / self.model.encoder.frame_rate_hz)
+        return [[ids[i] for i in b] for b in length_sorted_batches([len(self.frames[n]) for n in ids], limit)]
 
     def _keep_if_better(self, dev: dict[str, float], *, loss: float | None) -> None:
         """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck. Without dev, the last one."""
@@ -257,8 +301,8 @@ class AdapterTraining:
             save_model(self.best, self.model, store, layer=layer, normalise=self.normalise)
 
     def _out_of_patience(self) -> bool:
-        losses = [epoch["dev_loss"] for epoch in self.history["epochs"] if "dev_loss" in epoch]
-        return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= self.spec.options.patience
+        losses, patience = [epoch.get("dev_loss") for epoch in self.history["epochs"]], self.spec.options.patience
+        return patience is not None and None not in losses and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
     def _report(self) -> None:
         """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""
@@ -330,7 +374,7 @@ class FromFrames(nn.Module):
 
     def __init__(self, model: SerModel, layer: int, adaptation: BatchAdaptation | None = None) -> None:
         super().__init__()
-        self.model, self.layer = model, layer
+        self.model, self.layer = model, max(layer, 0)
         self.align_source = None if adaptation is None else AlignSource(adaptation.alignment)
 
     def forward(self, batch: FrameBatch, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -341,6 +385,7 @@ class FromFrames(nn.Module):
             start=self.layer,
             below_mean_LBD=batch.below_mean_LBD,
             below_std_LBD=batch.below_std_LBD,
+            length_B=batch.length_B,
         )
         if self.align_source is not None:
             mean_BLD, std_BLD = self.align_source(mean_BLD, std_BLD, batch.from_source_B)

@@ -28,17 +28,19 @@ from seral.features.speakers import SpeakerShifts
 from seral.pretraining.layout import pretrained_adapters
 from seral.task.examples import Unlabelled
 from seral.task.ray_train import WORK, OnReport
+from seral.training.adapter_effect import effect_of
 from seral.training.adapter_training import AdapterSpec, train_adapters
 from seral.training.alignment import DomainAdaptation
 from seral.training.augmented import with_copies
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune_options import AugmentOptions, FinetuneOptions, check_anchored
-from seral.training.head import fit_training_head, standardised_pool
+from seral.training.head import fit_training_head, random_head, standardised_pool
 from seral.training.model import model_of_head, read_normalisation, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start
 from seral.training.raters import learn_raters
 from seral.training.scoring import adapted_features, repooled_features
 from seral.training.views import choose_view, normalisations, own_models, view_of, without_source
+from seral.training.waves import AUDIO
 
 PRETRAINED = ".pretrained"
 """Folder of the model that a training with pretrained adapters starts from."""
@@ -56,16 +58,27 @@ class Start:
     """Fit the head anew on what the adapters make of the training clips."""
 
 
-def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
-    """The hidden state whose frames training starts from; None when pooled features are enough."""
+def start_layer(encoder: str, options: FinetuneOptions) -> int | None:
+    """The hidden state whose frames training starts from, or AUDIO; None when pooled features are enough."""
     if options.frozen:
         return None
     need_network(encoder, f"finetune.adapter={options.adapter}")
     # Looked for in a copy: what the options say of layers is for the adapters to know.
-    lowest = lowest_trainable_layer(attach_adapters(load_encoder(encoder), adapters_on(encoder, options), seed=0))
-    if lowest < 0:
+    return lowest_trainable_layer(attach_adapters(load_encoder(encoder), adapters_on(encoder, options), seed=0))
+
+
+def cached_layer(encoder: str, options: FinetuneOptions) -> int | None:
+    """The hidden state whose frames are cached for a training; None when it starts from pooled features or audio."""
+    layer = start_layer(encoder, options)
+    return None if layer == AUDIO else layer
+
+
+def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
+    """`cached_layer` of trainings that cannot start from audio. Raises OptionError where they would have to."""
+    layer = start_layer(encoder, options)
+    if layer == AUDIO:
         raise OptionError(f"{options.adapter!r} trains the convolutions, and training starts above them: stem=false")
-    return lowest
+    return layer
 
 
 def model_bytes(encoder: SpeechEncoder, options: FinetuneOptions, outputs: int) -> int:
@@ -103,6 +116,8 @@ def finetune(
     _check(data, options)
     layer = _with_frames(data, options, start, on)
     data, history = learn_raters(data, options)
+    if layer == AUDIO and (options.augment is not None or data.source is not None):
+        raise OptionError("convolutions learn from the clips of the pool alone: leave augment, source and prior out")
     if options.augment is not None:
         augmented = _augmented(data, options.augment, layer, on)
         history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
@@ -111,7 +126,7 @@ def finetune(
     start = start or _pretrained(data, options, folder, seed)
     model, begin, head = storage.join(folder, "model"), None if start is None else start.model, None
     if start is None or start.refit_head:
-        head = _fit_head(data, options, layer, begin, adaptation)
+        head = _fit_head(data, options, layer, begin, adaptation, seed)
         history["head"] = _describe(head)
         target = model if options.frozen else storage.join(folder, ".head")
         _save_head(head, data, options, layer, begin, target)
@@ -135,7 +150,8 @@ def finetune(
         shifts=_shifts(data, str(begin)),
     )
     name, work = f"train-{_digest(spec)}", storage.join(folder, WORK)
-    history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
+    trained = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
+    history["adapter"] = trained | effect_of(spec, model, trained["epochs"])
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
     return history
@@ -152,9 +168,9 @@ def _shifts(data: TrainingData, start: str) -> SpeakerShifts | None:
 
 def _with_frames(data: TrainingData, options: FinetuneOptions, start: Start | None, on: ClusterOptions) -> int | None:
     """The hidden state that training starts from, or None; the frames of all clips that it hears are kept then."""
-    layer = frames_layer(data.store.encoder, options)
-    if layer is None:
-        return None
+    layer = start_layer(data.store.encoder, options)
+    if layer is None or layer == AUDIO:
+        return layer
     ids = {*data.train.units.ids, *data.dev.units.ids}
     anchored = data.source is not None and data.source.anchor is not None
     if start is not None or anchored or options.pooling != MEAN_STD or pretrained_adapters(data.store.encoder):
@@ -173,7 +189,7 @@ def _pretrained(data: TrainingData, options: FinetuneOptions, folder: str, seed:
 def _check(data: TrainingData, options: FinetuneOptions) -> None:
     """Raise before anything is computed: TrainError where labels are missing, OptionError for a head that cannot be."""
     data.check()
-    if options.head.hidden and data.classes and data.dimensions:
+    if options.head.hidden and options.head.start == "fitted" and data.classes and data.dimensions:
         raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
 
 
@@ -223,15 +239,22 @@ def _fit_head(
     layer: int | None,
     start: str | None,
     adaptation: DomainAdaptation | None,
+    seed: int,
 ) -> _TrainingHead:
     """The head of what the encoder, or the model to start from, makes of the training clips."""
+    drawn, outputs = options.head.start == "random", len(data.classes) + len(data.dimensions)
+    if drawn and start is None and (options.pooling == MEAN_STD or not options.head.standardise):
+        pool = standardised_pool(data.store, data.unlabelled.moments, options)
+        return _TrainingHead(fitted=random_head(pool, outputs, options, seed))
     if start is not None or (layer is not None and options.pooling != MEAN_STD):
         parts = (data.train.units, data.dev.units, data.unlabelled.some)
         if start is not None:
             units, dev, some = adapted_features(start, data.store, *parts)
         else:
-            units, dev, some = repooled_features(data.store, options.pooling, layer or 0, *parts)
+            units, dev, some = repooled_features(data.store, options.pooling, max(layer or 0, 0), *parts)
         pool = standardised_pool(data.store, Unlabelled.of(some).moments, options)
+        if drawn:
+            return _TrainingHead(fitted=random_head(pool, outputs, options, seed))
         labelled = Labelled(units, data.train.targets), Labelled(dev, data.dev.targets)
         return _TrainingHead(fitted=fit_training_head(*labelled, pool, len(data.classes), options, adaptation))
     models = own_models(data)
@@ -260,7 +283,7 @@ def _save_head(
         return
     model = model_of_head(head.fitted, data.store, data.classes, options.head.dropout, data.dimensions)
     if layer is not None:
-        use_pooling(model, options.pooling, start=layer)
+        use_pooling(model, options.pooling, start=max(layer, 0))
     save_model(folder, model, data.store, layer=data.store.num_layers, normalise=head.normalise)
 
 
@@ -268,6 +291,7 @@ def _describe(head: _TrainingHead) -> dict[str, Any]:
     """Facts of a fitted head for the history."""
     fitted = head.fitted
     facts = {name: getattr(fitted, name) for name in ("dev_uar", "loss", "steps")}
+    facts |= {} if fitted.steps else {"loss": None}  # a head that is yet to be learnt
     facts |= {"normalise": head.normalise, "normalise_losses": dict(head.losses)}
     return facts | {"trainable": sum(p.numel() for part in (fitted.pool, fitted.head) for p in part.parameters())}
 

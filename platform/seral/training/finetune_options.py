@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from math import ceil
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from ser_models.defaults import CORAL_PROJECTION, CORAL_WEIGHT, DROPOUT, GROUP_SIZE, MEAN_STD, STD_GAIN, TEXT_GAIN
 from seral.audio.options import CorruptionOptions
 from seral.options import Options
+from seral.training.recipes import by_recipe
 
 
 class HeadOptions(Options):
@@ -33,10 +35,18 @@ class HeadOptions(Options):
     dropout: float = Field(default=DROPOUT, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
     hidden: int = Field(default=0, ge=0)
-    """Width of a hidden tanh layer between embedding and outputs; 0 = none. Not with classes and dimensions at once."""
+    """Width of a hidden layer between embedding and outputs; 0 = none. Not with classes and dimensions at once, unless
+    the head starts at random."""
+    activation: Literal["tanh", "none"] = "tanh"
+    """Function of the hidden layer. none: a projection, which is the same before the mean over frames and after it."""
     layers: Literal["sum", "last"] = "sum"
     """sum: weights of all hidden states, around the middle of the network until labels say otherwise. last: the last
     one alone."""
+    standardise: bool = True
+    """Standardise the pooled statistics of each hidden state by the training audio; false: sum them as they are."""
+    start: Literal["fitted", "random"] = "fitted"
+    """fitted: adapters begin with a head that is fitted to the frozen features. random: with random weights and equal
+    layer weights, which learn by steps from the first on, at `head_lr`."""
 
 
 class AugmentOptions(CorruptionOptions):
@@ -51,6 +61,10 @@ class AugmentOptions(CorruptionOptions):
 class FinetuneOptions(Options):
     """Options of the training of a model."""
 
+    recipe: Literal["careful", "paper", "after"] = "careful"
+    """Defaults of the other options by name (seral.training.recipes); what is set beside it wins. careful: those that
+    are listed here, for few labels. paper: adapters as in Lashkarashvili et al. 2024. after: the whole encoder as in Li
+    et al. 2023, AFTER."""
     adapter: str = "frozen"
     """frozen: a head on cached features. Any other name in ser_models.adapters.ADAPTERS trains inside the encoder:
     lora, or several, such as lora+bottleneck+gate."""
@@ -64,18 +78,34 @@ class FinetuneOptions(Options):
     head: HeadOptions = HeadOptions()
     epochs: int = Field(default=8, ge=1)
     """Epochs of adapter training at most."""
-    patience: int = Field(default=5, ge=1)
-    """Epochs without a lower dev loss after which training ends."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps of adapter training at most, in the place of epochs, so that few clips are learnt from as long as
+    many; None = count epochs."""
+    patience: int | None = Field(default=5, ge=1)
+    """Epochs without a lower dev loss after which training ends; None = it goes on to its end. Either way the model
+    with the lowest dev loss counts."""
     lr: float | None = Field(default=None, gt=0)
-    """Peak learning rate of the adapters (AdamW, no weight decay, short warm-up, then linear to 0); None = what suits
-    them, of several the lowest (`lr` in ser_models.adapters.ADAPTERS)."""
+    """Peak learning rate of the adapters (AdamW, no weight decay); None = what suits them, of several the lowest (`lr`
+    in ser_models.adapters.ADAPTERS)."""
     head_lr: float = Field(default=5e-4, gt=0)
     """Peak learning rate of layer weights and head while adapters train."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the training over which learning rates rise to their peak."""
+    decay: Literal["linear", "none"] = "linear"
+    """After the warm-up rates fall linearly to 0, or stay at their peak."""
     batch_size: int = Field(default=16, ge=1)
     """Utterances in a step, over all workers."""
+    balanced: bool = False
+    """Draw the clips of an epoch with replacement so that every class comes as often, while adapters train. With
+    `class_weights` rare classes count twice over: set these to none."""
     loss: str = "cross_entropy"
     """Loss of classes, of the head and of adapters, a name in ser_models.losses.LOSSES: cross_entropy, or focal, which
     turns to clips that are still wrong."""
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """Weights of classes in that loss: balanced, N / n_c, or none. Dev is judged by balanced classes either way."""
+    logit_adjustment: float = Field(default=0.0, ge=0)
+    """Factor on the logarithms of the classes' shares that are added to the logits in training and not in a test, so
+    that rare classes are favoured there (Menon et al. 2021, who take 1; set class_weights to none then); 0 = off."""
     pooling: str = MEAN_STD
     """Pooling of frames to a clip, a name in ser_models.pooling.POOLINGS: mean_std, relu_mean, or attentive, which
     learns a weight of each frame. Others than mean_std need adapters: they apply to the hidden states that training
@@ -94,6 +124,11 @@ class FinetuneOptions(Options):
     """Share of frames hidden from training in spans (SpecAugment's time masks)."""
     time_mask_frames: int = Field(default=15, ge=1)
     """Length of a span in frames."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_recipe(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        return handler(by_recipe(values) if isinstance(values, Mapping) else values)
 
     @field_validator("loss")
     @classmethod
@@ -126,6 +161,15 @@ class FinetuneOptions(Options):
                 f"pooling={self.pooling} needs frames, and a head on a frozen encoder is fitted to pooled features: "
                 f"choose an adapter, such as adapter=lora, or pooling={MEAN_STD}"
             )
+        if self.head.start == "random" and self.frozen:
+            raise ValueError(
+                "head.start=random learns by steps with an adapter, and a head on a frozen encoder is fitted: choose "
+                "an adapter, such as adapter=lora, or recipe=careful"
+            )
+        if self.head.start == "random" and self.head.normalise not in ("none", "auto"):
+            raise ValueError(
+                f"head.normalise={self.head.normalise} is chosen for fitted heads: set head.normalise=none"
+            )
         if self.modalities == "text" and self.augment is not None:
             raise ValueError("text alone has no sound to corrupt: leave augment out")
         return self
@@ -140,7 +184,8 @@ class FinetuneOptions(Options):
     @property
     def can_normalise(self) -> bool:
         """Whether means of the frozen encoder's features may be taken away: of what the model pools, clip by clip."""
-        return self.augment is None and self.pooling == MEAN_STD and "wap" not in self.adapters()
+        plain = self.augment is None and self.pooling == MEAN_STD and self.head.start == "fitted"
+        return plain and "wap" not in self.adapters()
 
     @property
     def normalise(self) -> str:
@@ -154,8 +199,13 @@ class FinetuneOptions(Options):
 
     @property
     def head_only(self) -> FinetuneOptions:
-        """Options of the head on frozen features alone, without adapters."""
-        return self.model_copy(update={"adapter": "frozen", "settings": {}, "pooling": MEAN_STD})
+        """Options of the head on frozen features alone, without adapters; the usual head in place of a random one."""
+        head = self.head if self.head.start == "fitted" else HeadOptions(normalise=self.head.normalise)
+        return self.model_copy(update={"adapter": "frozen", "settings": {}, "pooling": MEAN_STD, "head": head})
+
+    def epochs_on(self, clips: int) -> int:
+        """Epochs of a training on so many clips at most; of one that counts steps the last may be cut short."""
+        return self.epochs if self.steps is None else ceil(self.steps / ceil(max(clips, 1) / self.batch_size))
 
     @property
     def peak_lr(self) -> float:
@@ -199,6 +249,8 @@ def check_anchored(training: FinetuneOptions) -> None:
             "anchored heads are linear and weigh the layers of their anchors: leave modalities, head.hidden and "
             f"head.layers as they are, got {training.modalities}, {head.hidden} and {head.layers}"
         )
+    if not head.standardise or head.start != "fitted":
+        raise ValueError("anchored heads are fitted to standardised features: leave head.standardise and head.start")
 
 
 class AnchorOptions(Options):

@@ -3,6 +3,7 @@
 # N rows · C classes · L hidden states · D features
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from ser_models.fitting import (
     middle_layers,
     predict_pooled,
 )
-from ser_models.heads import LayerPool, stack_heads
+from ser_models.heads import Head, LayerPool, stack_heads
 from ser_models.metrics import uar
 from ser_models.moments import PooledMoments
 from seral.errors import OptionError, TrainError
@@ -41,8 +42,10 @@ def standardised_pool(store: FeatureStore, moments: PooledMoments, options: Fine
             raise OptionError(f"modalities={options.modalities} needs a text_encoder for the transcripts")
         width, alone = len(moments.text.total), options.modalities == "text"
         text = TextInput(width=width, alone=alone, gain=1.0 if alone else options.head.text_gain)
-    pool = make_pool(store.num_layers + 1, store.width, std_gain=options.head.std_gain, text=text)
-    pool.lean_to(middle_layers(store.num_layers + 1))
+    head, states = options.head, store.num_layers + 1
+    pool = make_pool(states, store.width, std_gain=head.std_gain, standardised=head.standardise, text=text)
+    if head.start == "fitted":
+        pool.lean_to(middle_layers(states))
     try:
         pool.fit_moments(moments)
     except ValueError as error:
@@ -54,8 +57,25 @@ def fit_options(options: FinetuneOptions) -> FitOptions:
     """The options of a fit of the head that a training asks for."""
     head = options.head
     return FitOptions(
-        l2=head.l2, std_gain=head.std_gain, learn_layers=head.layers == "sum", hidden=head.hidden, loss=options.loss
+        l2=head.l2,
+        balanced=options.class_weights == "balanced",
+        logit_adjustment=options.logit_adjustment,
+        std_gain=head.std_gain,
+        learn_layers=head.layers == "sum",
+        hidden=head.hidden,
+        activation=head.activation,
+        loss=options.loss,
     )
+
+
+def random_head(pool: LayerPool, num_outputs: int, options: FinetuneOptions, seed: int) -> FitResult:
+    """A head that is yet to be learnt by steps, on a pool that weighs every layer alike, or the last alone."""
+    if options.head.layers == "last":
+        pool.use_only(pool.centre_mean.shape[0] - 1)
+    generator, head = torch.Generator().manual_seed(seed), options.head
+    drawn = Head(pool.out_width, num_outputs, hidden=head.hidden, activation=head.activation, generator=generator)
+    drawn.draw(generator)
+    return FitResult(pool=pool.eval(), head=drawn.eval(), loss=math.nan, steps=0, dev_uar=None)
 
 
 def fit_training_head(

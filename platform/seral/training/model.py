@@ -56,7 +56,9 @@ def model_of_head(
         dimensions=dimensions,
         text=text,
         std_gain=fitted.pool.std_gain,
+        standardised=fitted.pool.standardised,
         hidden=hidden,
+        activation=fitted.head.activation,
         dropout=dropout,
     )
     adopt_head(model, fitted.pool, fitted.head)
@@ -171,6 +173,8 @@ class FrameBatch:
     """Vectors of the transcripts, where they are read."""
     from_source_B: Tensor
     """Whether a clip is of another language than the one that is learned."""
+    length_B: Tensor | None = None
+    """Lengths in samples, where `hidden_BTD` is audio (B, S, 1)."""
     shift_BLD: tuple[Tensor, Tensor] | None = None
     """Shifts that are taken from the pooled means and standard deviations of every state; None = nothing."""
 

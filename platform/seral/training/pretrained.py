@@ -49,11 +49,13 @@ def write_start(folder: str, data: TrainingData, options: FinetuneOptions, seed:
         dimensions=data.dimensions,
         text=pool.text if isinstance(pool, AudioTextPool) else None,
         std_gain=head.std_gain,
+        standardised=head.standardise,
         hidden=head.hidden,
+        activation=head.activation,
         dropout=head.dropout,
     )
     layer = lowest_trainable_layer(encoder)
-    use_pooling(model, options.pooling, start=layer)
+    use_pooling(model, options.pooling, start=max(layer, 0))
     save_model(folder, model, data.store, layer=layer)
     return folder
 

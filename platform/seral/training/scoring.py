@@ -29,6 +29,7 @@ from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import FoldData
 from seral.training.model import checked_copy, frozen_encoder, frozen_up_to, load_model, read_normalisation
+from seral.training.waves import reader_of
 
 Float = NDArray[np.float32]
 ROWS_IN_BATCH = 64
@@ -85,7 +86,7 @@ class Scorer:
                 for part in (self.model.encoder, self.model.pooling):  # the head's features are in memory
                     if part is not None:
                         part.to("cuda" if on is not None and on.use_gpu else "cpu")
-                self.frames = FrameReader(store, frozen_up_to(folder), self.model.encoder)
+                self.frames = reader_of(store, frozen_up_to(folder), self.model.encoder)
             else:
                 self.model = load_head(local, frozen_encoder(store.encoder)).eval()
 
@@ -172,8 +173,8 @@ def features_from_frames(encoder: str, store: FeatureStore, layer: int, *parts: 
 def _with_features(
     model: SerModel, store: FeatureStore, layer: int, parts: Sequence[Utterances]
 ) -> tuple[Utterances, ...]:
-    reader = FrameReader(store, layer, model.encoder)
-    pooled = (pooled_from_frames(model, reader.pieces(units.ids), units, layer) for units in parts)
+    reader = reader_of(store, layer, model.encoder)
+    pooled = (pooled_from_frames(model, reader.pieces(units.ids), units, reader.layer) for units in parts)
     return tuple(
         replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)
         for units, (mean_NLD, std_NLD) in zip(parts, pooled, strict=True)

@@ -31,7 +31,8 @@ from seral.task.run import verb_of, write_environment
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.data import Labelled, Source, TrainingData
-from seral.training.finetune import finetune, frames_layer
+from seral.training.finetune import cached_layer, finetune
+from seral.training.history import effect_columns
 from seral.training.linear_probe import probe_metrics
 from seral.training.options import SupervisedOptions, TrainingOptions
 from seral.training.scoring import evaluate_model
@@ -71,7 +72,7 @@ def examples_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Fo
                 pool, fold.train, encoder, folder, options.tapt, options.cluster, partial(features_of, options, pool)
             )
         if encoder not in stores:
-            stores[encoder] = features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
+            stores[encoder] = features_of(options, pool, encoder, cached_layer(encoder, options.finetune))
         data = fold_data(options, stores[encoder], fold, metadata)
         examples[number] = FoldExamples(number=number, data=data, source=with_features(source, data))
     data_of = {number: fold.data for number, fold in examples.items()}
@@ -86,7 +87,7 @@ def with_variants(options: SupervisedOptions, fold: FoldExamples) -> FoldExample
         pool, data = open_pool(uri), fold.data
         if absent := sorted(set(data.fold.test) - set(pool.ids["utterance_id"].to_pylist())):
             raise OptionError(f"variants.{name}: {uri} lacks {len(absent)} test clips, e.g. {absent[0]}")
-        store = features_of(options, pool, data.store.encoder, frames_layer(data.store.encoder, options.finetune))
+        store = features_of(options, pool, data.store.encoder, cached_layer(data.store.encoder, options.finetune))
         variants[name] = fold_data(options, store, data.fold, data.metadata)
     return replace(fold, variants=variants)
 
@@ -145,6 +146,7 @@ def _train_cell(cell: Cell, folder: str, examples: FoldExamples, options: Superv
         **probe_metrics(train_part, dev_part, test_part, len(data.classes)),
         **{f"{name}_{metric}": judge(examples, "test", model, name)[metric] for name in examples.variants},
         "dev": judge(examples, "dev", model)[metric],
+        **effect_columns(history),
         "model": storage.join(path, "model"),
         "history": history,
     }
