@@ -126,6 +126,7 @@ def head_from(seed: int) -> Head:
 
 def test_a_projection_of_frames_before_the_mean_is_that_of_the_mean() -> None:
     head, pool = head_from(0), LayerPool(2, 6, std_gain=0.0, standardised=False)
+    pool.fit(*(torch.rand(5, 2, 6, generator=torch.Generator().manual_seed(2)) for _ in range(2)))  # not used
     frames_LTD = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(1)) * 40
     assert head.hidden is not None
     expected_C = head.output(head.hidden(frames_LTD.mean(0)).mean(0))
