@@ -53,6 +53,8 @@ def test_what_is_set_wins_over_a_recipe_and_the_result_says_what_is_in_force() -
     again = parse(FinetuneOptions, options.model_dump(mode="json"))
     assert again == options
     assert "steps: 2000" in dump(options)
+    assert options.summary == ("lora+gate+layer_sum by the recipe paper, 2,000 steps at most, 4 clips a step at 0.0005")
+    assert FinetuneOptions().summary == "a head on the frozen encoder"
 
 
 def test_a_recipe_follows_the_adapters_and_takes_models_for_values() -> None:
