@@ -69,11 +69,9 @@ class LayerPool(nn.Module):
 
     @torch.no_grad()
     def fit_moments(self, moments: PooledMoments) -> None:
-        """Set the standardisation from the moments of (unlabelled) training features, unless there is to be none."""
+        """Set the standardisation from the moments of (unlabelled) training features, whether it is used or not."""
         if moments.mean.count < 2:
             raise ValueError(f"standardisation needs at least 2 clips, got {moments.mean.count}")
-        if not self.standardised:
-            return
         for name, part in (("mean", moments.mean), ("std", moments.std)):
             scale_LD = part.scale()
             floor_L1 = SCALE_FLOOR * scale_LD.median(1, keepdim=True).values
@@ -94,11 +92,18 @@ class LayerPool(nn.Module):
     def standardise(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
         """Standardised statistics of every layer side by side, (B, L, U)."""
         self._check(mean_BLD, std_BLD)
-        mean = ((mean_BLD.float() - self.centre_mean) / self.scale_mean).clamp(-self.farthest, self.farthest)
+        centre_LD, scale_LD = self._standards("mean")
+        mean = ((mean_BLD.float() - centre_LD) / scale_LD).clamp(-self.farthest, self.farthest)
         if not self.std_gain:
             return mean
-        std = ((std_BLD.float() - self.centre_std) / self.scale_std).clamp(-self.farthest, self.farthest)
+        centre_LD, scale_LD = self._standards("std")
+        std = ((std_BLD.float() - centre_LD) / scale_LD).clamp(-self.farthest, self.farthest)
         return torch.cat([mean, self.std_gain * std], -1)
+
+    def _standards(self, name: str) -> tuple[Tensor, Tensor]:
+        """Centres and scales of the means or the deviations, (L, D) each; 0 and 1 where these stay as they are."""
+        centre_LD, scale_LD = getattr(self, f"centre_{name}"), getattr(self, f"scale_{name}")
+        return (centre_LD, scale_LD) if self.standardised else (torch.zeros_like(centre_LD), torch.ones_like(scale_LD))
 
     def combine(self, standard_BLU: Tensor) -> Tensor:
         """Weighted sum over layers, (B, L, U) -> (B, U)."""
@@ -116,8 +121,9 @@ class LayerPool(nn.Module):
         clips = max(1, IN_CACHE // (len(states) * mean_BLD.shape[2]))
         value_BLD = mean_BLD.new_empty(clips, len(states), mean_BLD.shape[2], dtype=torch.float32)
         for name, part_BLD in (("mean", mean_BLD), ("std", std_BLD))[: 2 if self.std_gain else 1]:
-            factor_LD = 1 / getattr(self, f"scale_{name}")[states]
-            shift_LD = -getattr(self, f"centre_{name}")[states] * factor_LD
+            centre_LD, scale_LD = self._standards(name)
+            factor_LD = 1 / scale_LD[states]
+            shift_LD = -centre_LD[states] * factor_LD
             sum_BD = factor_LD.new_empty(part_BLD.shape[0], part_BLD.shape[2])
             for own_BLD, own_BD in zip(torch.split(part_BLD, clips), torch.split(sum_BD, clips), strict=True):
                 rows_BLD = own_BLD if len(states) == len(weight_L) else own_BLD[:, states]

@@ -1,4 +1,4 @@
-"""What training made of adapters: how far their weights have moved, and how much of the encoder's weights that is."""
+"""Measures of a trained adapter: how far its weights have moved, and how much of the encoder's weights that is."""
 
 # B clips · L hidden states · D features
 from __future__ import annotations

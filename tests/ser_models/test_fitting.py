@@ -430,8 +430,8 @@ def test_a_row_of_weight_two_is_fitted_as_two_rows() -> None:
 
 def test_logit_adjustment_favours_the_rare_class_as_its_prior_says() -> None:
     train = clusters(60, 0)
-    kept_N = (train.label_N != 2) | (torch.arange(60) % 5 == 0)
-    rare = train.only(kept_N)
+    common_N = (train.label_N != 2) | (torch.arange(60) % 5 == 0)
+    rare = train.only(common_N)
     prior_C = log_priors(rare.label_N, 3)
     torch.testing.assert_close(prior_C.exp().sum(), torch.tensor(1.0))
     assert log_priors(torch.tensor([0, 0, -1]), 2).exp().tolist() == pytest.approx([3 / 4, 1 / 4])

@@ -53,6 +53,8 @@ def test_what_is_set_wins_over_a_recipe_and_the_result_says_what_is_in_force() -
     again = parse(FinetuneOptions, options.model_dump(mode="json"))
     assert again == options
     assert "steps: 2000" in dump(options)
+    assert options.summary == ("lora+gate+layer_sum by the recipe paper, 2,000 steps at most, 4 clips a step at 0.0005")
+    assert FinetuneOptions().summary == "a head on the frozen encoder"
 
 
 def test_a_recipe_follows_the_adapters_and_takes_models_for_values() -> None:
@@ -126,6 +128,7 @@ def head_from(seed: int) -> Head:
 
 def test_a_projection_of_frames_before_the_mean_is_that_of_the_mean() -> None:
     head, pool = head_from(0), LayerPool(2, 6, std_gain=0.0, standardised=False)
+    pool.fit(*(torch.rand(5, 2, 6, generator=torch.Generator().manual_seed(2)) for _ in range(2)))  # not used
     frames_LTD = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(1)) * 40
     assert head.hidden is not None
     expected_C = head.output(head.hidden(frames_LTD.mean(0)).mean(0))

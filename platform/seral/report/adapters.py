@@ -1,4 +1,4 @@
-"""What the adapters of a run learnt: training loss, change of weights, effect on the encoder, and warnings."""
+"""Adapters of a run: training loss, change of weights, effect on the encoder, and warnings."""
 
 from __future__ import annotations
 

@@ -116,12 +116,9 @@ def finetune(
     _check(data, options)
     layer = _with_frames(data, options, start, on)
     data, history = learn_raters(data, options)
-    if layer == AUDIO and (options.augment is not None or data.source is not None):
-        raise OptionError("convolutions learn from the clips of the pool alone: leave augment, source and prior out")
     if options.augment is not None:
-        augmented = _augmented(data, options.augment, layer, on)
-        history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
-        data = augmented
+        clips, data = len(data.train.units.ids), _augmented(data, options.augment, layer, on)
+        history["copies"] = len(data.train.units.ids) - clips
     data, adaptation = _adapted(data, options, start)
     start = start or _pretrained(data, options, folder, seed)
     model, begin, head = storage.join(folder, "model"), None if start is None else start.model, None
@@ -150,8 +147,8 @@ def finetune(
         shifts=_shifts(data, str(begin)),
     )
     name, work = f"train-{_digest(spec)}", storage.join(folder, WORK)
-    trained = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
-    history["adapter"] = trained | effect_of(spec, model, trained["epochs"])
+    history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
+    history["adapter"] |= effect_of(spec, model, history["adapter"]["epochs"])
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
     return history
@@ -169,6 +166,8 @@ def _shifts(data: TrainingData, start: str) -> SpeakerShifts | None:
 def _with_frames(data: TrainingData, options: FinetuneOptions, start: Start | None, on: ClusterOptions) -> int | None:
     """The hidden state that training starts from, or None; the frames of all clips that it hears are kept then."""
     layer = start_layer(data.store.encoder, options)
+    if layer == AUDIO and (options.augment is not None or data.source is not None):
+        raise OptionError("convolutions learn from the clips of the pool alone: leave augment, source and prior out")
     if layer is None or layer == AUDIO:
         return layer
     ids = {*data.train.units.ids, *data.dev.units.ids}

@@ -203,6 +203,15 @@ class FinetuneOptions(Options):
         head = self.head if self.head.start == "fitted" else HeadOptions(normalise=self.head.normalise)
         return self.model_copy(update={"adapter": "frozen", "settings": {}, "pooling": MEAN_STD, "head": head})
 
+    @property
+    def summary(self) -> str:
+        """The training in words: adapters, recipe, length, batch and learning rate."""
+        if self.frozen:
+            return "a head on the frozen encoder"
+        length = f"{self.epochs} epochs" if self.steps is None else f"{self.steps:,} steps"
+        rate = f"{self.batch_size} clips a step at {self.peak_lr:g}"
+        return f"{self.adapter} by the recipe {self.recipe}, {length} at most, {rate}"
+
     def epochs_on(self, clips: int) -> int:
         """Epochs of a training on so many clips at most; of one that counts steps the last may be cut short."""
         return self.epochs if self.steps is None else ceil(self.steps / ceil(max(clips, 1) / self.batch_size))

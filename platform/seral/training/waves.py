@@ -19,7 +19,7 @@ from seral.schema import SAMPLE_RATE
 from seral.training.model import FrameBatch
 
 AUDIO = -1
-"""What stands for the audio itself where the hidden state is named from which a training starts."""
+"""The audio itself, where the hidden state is named from which a training starts."""
 
 
 def read_waves(store: FeatureStore, ids: Collection[str]) -> dict[str, NDArray[np.float32]]:

@@ -78,7 +78,7 @@ def plan_loop(options: LoopOptions) -> Plan:
     unit = "minutes" if options.budget.minutes else "labels"
     trains = f"{len(folds)} folds, {len(options.seeds)} seeds, {len(arms)} arms ({', '.join(arms)})"
     report = report_bytes(ReportOptions(run=options.run), pool, classes=bool(options.classes))
-    computes = trains + f", rounds at {', '.join(f'{step:g}' for step in steps)} {unit}"
+    computes = trains + f", rounds at {', '.join(f'{step:g}' for step in steps)} {unit}: {options.finetune.summary}"
     return plan(pool, options.run, computes, expected, expected.run_bytes, f", its report {size(report)}")
 
 
@@ -89,7 +89,8 @@ def plan_train(options: SupervisedOptions) -> Plan:
     pool, cells, task, expected = _trainings(options)
     written = RUN_BYTES + TABLES_BYTES + len(cells) * task.model_bytes + _cell_bytes(options, cells)
     written += 0 if options.tapt is None else task.folds * task.encoder_bytes
-    return plan(pool, options.run, f"{len(cells)} trainings, a fold and seed each, on all labels", expected, written)
+    computes = f"{len(cells)} trainings, a fold and seed each, on all labels: {options.finetune.summary}"
+    return plan(pool, options.run, computes, expected, written)
 
 
 def plan_sweep(options: SweepOptions) -> Plan:
