@@ -84,7 +84,7 @@ def fill_cache(store: FeatureStore, shards: Sequence[str]) -> None:
     clips_of = {shard: pool.read(shard, ["utterance_id", "pcm_hash"]) for shard in shards}
     every = pa.concat_arrays([pa.array([], pa.string()), *(one_array(clips[0]) for clips in clips_of.values())])
     absent = [name for name, at in zip(every.to_pylist(), index.positions(every), strict=True) if at < 0]
-    if len(absent) == len(every) and len(shards) == len(store.shards):
+    if absent and len(absent) == len(every) and len(shards) == len(store.shards):
         raise FeatureError(
             f"{folder} has features of none of the {len(every)} utterances of {pool.uri}, such as "
             f"{', '.join(absent[:NAMED])}: import those of this pool, by {COMMAND}, and give that folder as the encoder"
