@@ -268,6 +268,7 @@ def test_a_plan_counts_no_encoding(run_values: dict[str, Any], features: str) ->
     assert "features" not in plan["takes"]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_heads_takes_the_folder(features: str, speech_pool: str, tmp_path: Path) -> None:
     training = {"pool": speech_pool, "encoder": features, **TASK, **ARRANGED}
     space = {"finetune.head.l2": [0.01, 0.1]}
