@@ -52,7 +52,10 @@ def test_a_run_is_resumed_with_equal_options_or_those_that_may_change(tmp_path: 
     claim(options(tmp_path, inner={"cpus": 2}), "compare", {"run", "inner.cpus"})
     with pytest.raises(StateError, match=r"holds a run with other options \(seed: was 0, now 1\); give `run` another"):
         claim(options(tmp_path, seed=1, inner={"cpus": 2}), "compare", {"run"})
-    with pytest.raises(StateError, match=r"other options \(inner: was"):
+    with pytest.raises(StateError, match="another folder, or remove this, still empty"):
+        claim(options(tmp_path, seed=1), "compare", {"run", "inner"})
+    (tmp_path / "environment.json").touch()
+    with pytest.raises(StateError, match=r"other options \(inner: was .* another folder$"):
         claim(options(tmp_path, inner={"cpus": 2, "lr": 0.2}), "compare", {"run", "inner.cpus"})
     assert read_options(Outer, str(tmp_path)).seed == 0
 

@@ -7,6 +7,7 @@ has a checksum, which is compared as it is read: tables in their pages and their
 
 from seral.storage.addresses import absolute, inside_job, join, resolve
 from seral.storage.files import (
+    WRITERS,
     Checksum,
     checksum,
     copy_file,
@@ -60,6 +61,7 @@ from seral.storage.tables import (
 
 __all__ = [
     "BLOCK",
+    "WRITERS",
     "Checksum",
     "TableWriter",
     "absolute",

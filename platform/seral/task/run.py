@@ -80,7 +80,8 @@ def claim(
         before, after = (_without(values, may_change) for values in (old, new))
         if changed := [name for name in after if before.get(name) != after[name]]:
             differences = "; ".join(f"{name}: was {old[name]!r}, now {new[name]!r}" for name in changed)
-            raise StateError(f"{run} holds a run with other options ({differences}); give `run` another folder")
+            hint = "" if set(storage.list_names(run)) - {CONFIG, storage.WRITERS} else ", or remove this, still empty"
+            raise StateError(f"{run} holds a run with other options ({differences}); give `run` another folder{hint}")
         if pool is not None and changed_pool and not grown:
             hint = ", or say --grown if clips were added" if verb == "loop" else ""
             raise StateError(f"the pool {pool.uri} has changed since {run} began; give `run` another folder{hint}")
