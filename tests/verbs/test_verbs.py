@@ -110,6 +110,7 @@ def imported_by(script: str) -> set[str]:
         ("seral.cli", {"torch", "ray", "transformers", "pandas", "pyarrow", "numpy"}),
         ("seral.loop.status", HEAVY),
         ("seral.report.listing", HEAVY | {"sqlalchemy"}),
+        ("seral.report.outcome", {"torch", "ray", "transformers", "matplotlib", "sklearn"}),
         ("seral.sweep.board", HEAVY),
         ("seral.verbs.check_run", HEAVY | {"sqlalchemy"}),
         ("seral.task.gold", HEAVY - {"scipy"}),

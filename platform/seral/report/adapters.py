@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from seral.report import page
 from seral.report.records import RunRecords
 
@@ -28,15 +26,3 @@ def adapter_section(records: RunRecords) -> page.Section:
     return page.Section(
         frames={"adapters": frame}, tables={"adapters": page.Table(caption=CAPTION, columns=columns, rows=rows)}
     )
-
-
-def adapter_warnings(trainings: pd.DataFrame) -> list[str]:
-    """A sentence an arm of which adapters did nothing: in how many trainings, and the first of them."""
-    if "warning" not in trainings:
-        return []
-    sentences = []
-    for arm, own in trainings.groupby("arm"):
-        warned = own["warning"].dropna()
-        if len(warned):
-            sentences.append(f"Warning, {arm}, {len(warned)} of {len(own)} trainings: {warned.iloc[0]}.")
-    return sentences

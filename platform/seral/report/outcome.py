@@ -9,9 +9,8 @@ import pandas as pd
 
 from ser_models.intervals import mean_interval
 from seral import storage
-from seral.report.adapters import adapter_warnings
 from seral.report.comparison import paired_difference
-from seral.report.records import RunRecords, read_run
+from seral.report.records import RunRecords, adapter_warnings, read_run
 from seral.schema import FULL, RANDOM
 from seral.task.complete import COMPLETE
 

@@ -247,3 +247,15 @@ def _sum_by_arm(last_confusion: dict[tuple[str, int, int], list[list[int]]]) -> 
     for (arm, _, _), matrix in last_confusion.items():
         total[arm] = total.get(arm, 0) + np.asarray(matrix, dtype=np.int64)
     return total
+
+
+def adapter_warnings(trainings: pd.DataFrame) -> list[str]:
+    """A sentence an arm of which adapters did nothing: in how many trainings, and the first of them."""
+    if "warning" not in trainings:
+        return []
+    sentences = []
+    for arm, own in trainings.groupby("arm"):
+        warned = own["warning"].dropna()
+        if len(warned):
+            sentences.append(f"Warning, {arm}, {len(warned)} of {len(own)} trainings: {warned.iloc[0]}.")
+    return sentences

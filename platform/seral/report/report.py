@@ -14,10 +14,10 @@ from seral import storage
 from seral.figures.axes import svg
 from seral.pool.shards import Pool, open_pool
 from seral.report import bars, comparison, figures, page, ratings, shares
-from seral.report.adapters import adapter_section, adapter_warnings
+from seral.report.adapters import adapter_section
 from seral.report.listening import Player
 from seral.report.options import ReportOptions
-from seral.report.records import RunRecords, read_run
+from seral.report.records import RunRecords, adapter_warnings, read_run
 from seral.schema import RANDOM
 from seral.task.run import OF_ROUNDS, read_config
 

@@ -90,7 +90,9 @@ def unit_rows(x_ND: Stored) -> Floats:
 
 
 def _single(x_ND: Stored) -> Floats:
-    """A copy in single precision. By torch: numpy widens half precision several times as slowly."""
+    """A copy in single precision. Of half precision by torch: numpy widens it several times as slowly."""
+    if x_ND.dtype != np.float16:
+        return x_ND.astype(np.float32)
     import torch  # late, for strategies are also listed without it
 
     # Into memory of numpy's: torch's own would leave the heap in pieces.
