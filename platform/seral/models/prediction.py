@@ -318,8 +318,8 @@ def predict_files(files: Sequence[Path], folder: str, out: str | None, options: 
         say(f"the model takes away the mean of a {normalise}, and files have none: import them as a pool with speakers")
     schema, limits = output_schema(*predictor.outputs), SoundLimits(seconds=options.max_duration_s)
     collected = nullcontext(lambda table: printed.extend(table.to_pylist()))
-    rows_to = collected if out is None else _rows_to(out, schema)
-    with rows_to as write, track("predicting", len(files)) as advance:
+    into = collected if out is None else rows_to(out, schema)
+    with into as write, track("predicting", len(files)) as advance:
         for begin in range(0, len(files), FILES_AT_ONCE):
             part = files[begin : begin + FILES_AT_ONCE]
             rows = pa.Table.from_pylist(list(_predict_some(part, predictor, limits)), schema)
@@ -330,7 +330,7 @@ def predict_files(files: Sequence[Path], folder: str, out: str | None, options: 
 
 
 @contextmanager
-def _rows_to(out: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], object]]:
+def rows_to(out: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], object]]:
     """A function that appends rows to a table of the kind that its suffix says, whole in the end or not there."""
     if out.endswith(TABLE):
         with storage.table_writer(out, schema) as writer:
