@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,8 +16,10 @@ from seral.errors import OptionError
 from seral.models.decision import tempered
 from seral.models.ensemble import Joined, read_joined
 from seral.models.options import PredictOptions
-from seral.models.prediction import TABLE, TEXTS, decision_of, output_schema, rows_to
+from seral.models.prediction import TABLE, TEXTS, decision_of, output_schema, pool_table, predict_to, rows_to
 from seral.models.prediction import predict as predict_one
+from seral.pool.derivations import note_derivation
+from seral.pool.shards import open_pool
 from seral.task.run import verb_of
 
 
@@ -37,16 +39,19 @@ def _predict_ensemble(options: PredictOptions) -> dict[str, Any]:
     members, classes, joined = read_joined(run)
     if out is not None and not out.endswith((TABLE, *TEXTS)):
         raise OptionError(f"out={options.out}: predictions of an ensemble go to one table, such as predictions.parquet")
+    if (of_pool := pool_table(options)) is not None:
+        note_derivation(options.source[0], of_pool, "predictions")
     with _parts_of(out) as parts:
-        tables = [
-            _member_table(options.model_copy(update={"run": member, "out": storage.join(parts, f"{number}{TABLE}")}))
-            for number, member in enumerate(members)
-        ]
+        uris = [storage.join(parts, f"{number}{TABLE}") for number in range(len(members))]
+        for member, uri in zip(members, uris, strict=True):
+            predict_to(options.model_copy(update={"run": member}), uri, passing=True)
+        tables = [storage.read_table(uri).sort_by("utterance_id") for uri in uris]
         schema = output_schema(classes, ())
         table = pa.Table.from_pylist(_rows(tables, members, classes, joined), schema)
-        if out is not None:
-            with rows_to(out, schema) as write:
-                write(table)
+        with nullcontext() if of_pool is None else open_pool(options.source[0]).publishing(lambda: [str(of_pool)]):
+            if out is not None:
+                with rows_to(out, schema) as write:
+                    write(table)
     errors = table.num_rows - table["error"].null_count
     counts = {"model": run, "out": out, "rows": table.num_rows, "errors": errors}
     return counts | ({"predictions": table.to_pylist()} if out is None else {})
@@ -54,19 +59,15 @@ def _predict_ensemble(options: PredictOptions) -> dict[str, Any]:
 
 @contextmanager
 def _parts_of(out: str | None) -> Iterator[str]:
-    """A folder for the members' tables: beside the result, where a prediction that is begun again finds them."""
+    """A new folder for the members' tables, beside the result where there is one."""
     if out is None:
         with TemporaryDirectory(prefix="seral-ensemble-") as folder:
             yield folder
         return
-    yield f"{out}.members"
-    storage.remove(f"{out}.members")
-
-
-def _member_table(options: PredictOptions) -> pa.Table:
-    if options.out is not None and not storage.exists(options.out):
-        predict_one(options)
-    return storage.read_table(str(options.out)).sort_by("utterance_id")
+    parts = f"{out}.members"
+    storage.remove(parts)
+    yield parts
+    storage.remove(parts)
 
 
 def _rows(

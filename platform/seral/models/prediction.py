@@ -66,16 +66,21 @@ TABLE, TEXTS = ".parquet", (".csv", ".jsonl")
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
-    """Predict and write a table: id or file, predicted class, probabilities, error. Returns the counts; without `out`
-    also the rows, as `predictions`."""
-    out = None if options.out is None else storage.absolute(options.out)
+    """Predict with one model and write a table: id or file, predicted class, probabilities, error. Returns the counts;
+    without `out` also the rows, as `predictions`."""
+    return predict_to(options, None if options.out is None else storage.absolute(options.out))
+
+
+def predict_to(options: PredictOptions, out: str | None, *, passing: bool = False) -> dict[str, Any]:
+    """Predict as `predict` does, to another table; no pool takes note of one that is there in passing."""
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     if storage.exists(storage.join(folder, MARK)):
         say(f"{folder} has learnt from clips that were erased since: train it anew")
     features = features_folder(options, folder)
-    if (table := pool_table(options)) is not None:
-        note_derivation(options.source[0], table, "predictions")
-        counts = _predict_pool(open_pool(options.source[0]), folder, table, options, features)
+    if out is not None and pool_table(options) is not None:
+        if not passing:
+            note_derivation(options.source[0], out, "predictions")
+        counts = _predict_pool(open_pool(options.source[0]), folder, out, options, features)
     else:
         counts = predict_files(audio_files(options.source), folder, out, options)
     return {"model": folder, "out": out, **counts}
