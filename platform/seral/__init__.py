@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seral.loop.session import Session
     from seral.loop.status import loop_status
     from seral.models.options import PredictOptions
-    from seral.models.prediction import predict
+    from seral.models.predict import predict
     from seral.pool.check import check_pool
     from seral.pool.ingest import import_corpus
     from seral.pool.options import ImportOptions
@@ -53,7 +53,7 @@ _HOME = {
     "SeralError": "errors",
     "extract_features": "features.audio",
     "PredictOptions": "models.options",
-    "predict": "models.prediction",
+    "predict": "models.predict",
     "ImportOptions": "pool.options",
     "import_corpus": "pool.ingest",
     "Pool": "pool.shards",

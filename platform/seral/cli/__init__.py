@@ -40,7 +40,7 @@ MODULES = {
     "loop": "loop",
     "labels": "labels",
     "runs": "run runs",
-    "training": "features pretrain distil fit adapt transfer train compare two-stage "
+    "training": "features pretrain distil fit ensemble adapt transfer train compare two-stage "
     "compare-strategies strategy-survey",
     "selection": "select strategies protocols",
     "layers": "layers",

@@ -54,6 +54,19 @@ def distil(
     return parse(DistilOptions, values, settings or [])
 
 
+@command_of(app, "ensemble")
+def ensemble(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or final models.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the ensemble.")],
+    settings: Sets = None,
+) -> Options:
+    """Options of an ensemble."""
+    from seral.models.options import EnsembleOptions
+    from seral.options import parse
+
+    return parse(EnsembleOptions, {"runs": runs, "run": out}, settings or [])
+
+
 @command_of(app, "fit")
 def fit(
     run: RunPath,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.options import EncoderName, FeatureOptions
 from seral.options import Options
@@ -70,6 +71,24 @@ class FinalOptions(Options):
     """Share of right answers that a threshold is chosen for: below it the model had better not answer."""
     cluster: ClusterOptions | None = None
     """The machines that it is trained on; None = those of the run."""
+
+
+class EnsembleOptions(Options):
+    """Options of an ensemble: its members, and how they are joined."""
+
+    runs: list[str] = Field(min_length=2)
+    """Runs of `seral loop run` or `seral train`, or final models of `seral fit`, on one pool, with the same classes and
+    folds."""
+    run: str
+    """The folder of the ensemble: its table, and what `seral predict` takes."""
+    rule: Literal["mean", "stacked"] = "mean"
+    """The rule that predictions are made by: the mean of calibrated probabilities, or a logistic regression on all of
+    them. The table has both."""
+
+    @field_validator("runs")
+    @classmethod
+    def _absolute(cls, runs: list[str]) -> list[str]:
+        return [storage.absolute(run) for run in runs]
 
 
 class ServeOptions(Options):

@@ -66,16 +66,21 @@ TABLE, TEXTS = ".parquet", (".csv", ".jsonl")
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
-    """Predict and write a table: id or file, predicted class, probabilities, error. Returns the counts; without `out`
-    also the rows, as `predictions`."""
-    out = None if options.out is None else storage.absolute(options.out)
+    """Predict with one model and write a table: id or file, predicted class, probabilities, error. Returns the counts;
+    without `out` also the rows, as `predictions`."""
+    return predict_to(options, None if options.out is None else storage.absolute(options.out))
+
+
+def predict_to(options: PredictOptions, out: str | None, *, passing: bool = False) -> dict[str, Any]:
+    """Predict as `predict` does, to another table; no pool takes note of one that is there in passing."""
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     if storage.exists(storage.join(folder, MARK)):
         say(f"{folder} has learnt from clips that were erased since: train it anew")
     features = features_folder(options, folder)
-    if (table := pool_table(options)) is not None:
-        note_derivation(options.source[0], table, "predictions")
-        counts = _predict_pool(open_pool(options.source[0]), folder, table, options, features)
+    if out is not None and pool_table(options) is not None:
+        if not passing:
+            note_derivation(options.source[0], out, "predictions")
+        counts = _predict_pool(open_pool(options.source[0]), folder, out, options, features)
     else:
         counts = predict_files(audio_files(options.source), folder, out, options)
     return {"model": folder, "out": out, **counts}
@@ -318,8 +323,8 @@ def predict_files(files: Sequence[Path], folder: str, out: str | None, options: 
         say(f"the model takes away the mean of a {normalise}, and files have none: import them as a pool with speakers")
     schema, limits = output_schema(*predictor.outputs), SoundLimits(seconds=options.max_duration_s)
     collected = nullcontext(lambda table: printed.extend(table.to_pylist()))
-    rows_to = collected if out is None else _rows_to(out, schema)
-    with rows_to as write, track("predicting", len(files)) as advance:
+    into = collected if out is None else rows_to(out, schema)
+    with into as write, track("predicting", len(files)) as advance:
         for begin in range(0, len(files), FILES_AT_ONCE):
             part = files[begin : begin + FILES_AT_ONCE]
             rows = pa.Table.from_pylist(list(_predict_some(part, predictor, limits)), schema)
@@ -330,7 +335,7 @@ def predict_files(files: Sequence[Path], folder: str, out: str | None, options: 
 
 
 @contextmanager
-def _rows_to(out: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], object]]:
+def rows_to(out: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], object]]:
     """A function that appends rows to a table of the kind that its suffix says, whole in the end or not there."""
     if out.endswith(TABLE):
         with storage.table_writer(out, schema) as writer:

@@ -37,6 +37,7 @@ KINDS = {
     "distil": "a distillation",
     "adapt": "an adaptation by labels",
     "fit": "a final model",
+    "ensemble": "an ensemble",
     "sweep": "a sweep",
     "compare": "a comparison of trainings",
     "two-stage": "a two-stage adaptation",

@@ -5,82 +5,10 @@ A module of this package is a verb that needs most of the others: the demonstrat
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from seral.process.ending import stoppable
+from seral.verbs.verb import Verb, file_of
 
-if TYPE_CHECKING:
-    from seral.options import Options
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verb:
-    """A function of one options model, and the ways to call it. Options and function are imported when asked for."""
-
-    name: str
-    """Key of the table, `verb:` of configuration files, and, with `_` for `-`, the job file."""
-    options: str
-    """The options model, as module:name."""
-    function: str
-    """The function that takes the options, as module:name."""
-    help: str
-    """One sentence."""
-    about: str = ""
-    """Further paragraphs of the command's help, in Markdown."""
-    command: str = ""
-    """Words of the command after `seral`, where they are not the name."""
-    plan: str = ""
-    """The function of the options that says what would be done (`--dry-run`), as module:name; '' = there is none."""
-    job: bool = True
-    """Whether it may run as a job on a cluster: jobs/ has its file then."""
-
-    @property
-    def words(self) -> list[str]:
-        """The command after `seral`: groups, then the command itself."""
-        return (self.command or self.name).split()
-
-    @property
-    def file(self) -> str:
-        """Name of the job file."""
-        return file_of(self.name)
-
-    @property
-    def manual(self) -> str:
-        """The help of the command, in Markdown."""
-        return f"{self.help}\n\n{self.about}".strip()
-
-    def options_model(self) -> type[Options]:
-        """The model of its options, imported now."""
-        return _resolve(self.options)  # type: ignore[no-any-return]  # a name becomes a type at run time only
-
-    def call(self, options: Options) -> object:
-        """Run it; returns what is worth printing, of a run that is complete at once."""
-        from seral.task.complete import outcome_of, write_complete
-
-        if (done := outcome_of(self.name, options)) is not None:
-            return done
-        call: Callable[[Options], object] = _resolve(self.function)
-        outcome = call(options)
-        write_complete(self.name, options, outcome)
-        return outcome
-
-    def foresee(self, options: Options) -> dict[str, str]:
-        """Say what it would read, compute and write, and how long that takes, by parts; nothing is done or written."""
-        plan: Callable[[Options], dict[str, str]] = _resolve(self.plan)
-        return plan(options)
-
-
-def _resolve(address: str) -> Any:
-    module, _, name = address.partition(":")
-    return getattr(import_module(module), name)
-
-
-def file_of(job: str) -> str:
-    """Name of the file of a job: a verb's name, or the file's without .py."""
-    return f"{job.replace('-', '_')}.py"
+__all__ = ["VERBS", "Verb", "file_of", "run_verb"]
 
 
 def run_verb(name: str) -> None:
@@ -303,6 +231,17 @@ again when there are more labels: it fits anew.
 
 Example: `seral fit runs/emodb --out models/emodb`""",
     ),
+    "ensemble": Verb(
+        name="ensemble",
+        options="seral.models.options:EnsembleOptions",
+        function="seral.models.ensemble:run_ensemble",
+        help="Join the models of several runs: the mean of their calibrated probabilities, or a classifier on them.",
+        about="""The runs are about the same pool, classes and folds, with other encoders, adapters, texts or seeds. The
+table says what each is worth on speakers that it had not heard, and what they are together; temperatures and classifier
+are chosen on other folds than they are judged on. `seral predict FOLDER` predicts with all of them.
+
+Example: `seral ensemble runs/whisper runs/moonshine --out runs/both`""",
+    ),
     "compare": Verb(
         name="compare",
         options="seral.studies.options:CompareOptions",
@@ -420,7 +359,7 @@ Example: `seral sweep run jobs/configs/sweep-heads.yaml --set trials=50`""",
     "predict": Verb(
         name="predict",
         options="seral.models.options:PredictOptions",
-        function="seral.models.prediction:predict",
+        function="seral.models.predict:predict",
         plan="seral.verbs.model_plans:plan_predict",
         help="Predict emotions with the model of a run, for a whole pool or for files.",
         about="""Files that cannot be read are named and get a row with an error instead of a prediction.

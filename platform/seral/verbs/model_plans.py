@@ -18,6 +18,7 @@ from seral.features.precomputed import load_frozen
 from seral.loop.annotators import ANNOTATORS
 from seral.loop.disk import ANSWER_BYTES, RUN_BYTES, predictions_bytes
 from seral.loop.estimate import duration, size, unit_costs
+from seral.models.ensemble import read_joined
 from seral.models.export import base_of, check_new, open_trained
 from seral.models.fit import resolved
 from seral.models.fold_models import asked_ids, read_fold_models, settled
@@ -26,6 +27,7 @@ from seral.models.prediction import audio_files, features_folder, model_folder, 
 from seral.pool.ids import Ids
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold
+from seral.task.run import verb_of
 from seral.training.model import load_model, read_outputs
 from seral.verbs.plans import RANGE, SAMPLE, Plan, clips_of, costs_of, plan, pretraining_hours, takes
 
@@ -63,7 +65,11 @@ def plan_fit(options: FinalOptions) -> Plan:
 
 
 def plan_predict(options: PredictOptions) -> Plan:
-    """Say what a prediction would read, compute and write."""
+    """Say what a prediction would read, compute and write. Raises OptionError for an ensemble, whose members have plans
+    of their own."""
+    if verb_of(storage.absolute(options.run)) == "ensemble":
+        members, _, _ = read_joined(storage.absolute(options.run))
+        raise OptionError(f"{options.run} asks {len(members)} models: see what one takes, such as {members[0]}")
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     outputs = sum(map(len, read_outputs(folder)))
     features = features_folder(options, folder)
