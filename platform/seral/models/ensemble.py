@@ -105,7 +105,8 @@ def run_ensemble(options: EnsembleOptions) -> str:
     members = _members([storage.absolute(run) for run in options.runs])
     task = members[0].task
     _check_alike(members)
-    context = open_run(task.model_copy(update={"run": options.run}), "ensemble", (), config=options)
+    changes = {"run": options.run, "cluster": options.cluster}
+    context = open_run(task.model_copy(update=changes), "ensemble", {"cluster"}, config=options)
     pool = context.pool
     with storage.writing_to(options.run), closing(ANNOTATORS[task.annotator].open(task, pool)) as annotator:
         metadata, _ = ANNOTATORS[task.annotator].candidates(task, pool)

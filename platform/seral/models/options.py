@@ -84,6 +84,7 @@ class EnsembleOptions(Options):
     rule: Literal["mean", "stacked"] = "mean"
     """The rule that predictions are made by: the mean of calibrated probabilities, or a logistic regression on all of
     them. The table has both."""
+    cluster: ClusterOptions = ClusterOptions()
 
     @field_validator("runs")
     @classmethod
