@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from seral import storage
-from seral.errors import OptionError
+from seral.errors import OptionError, StateError
 from seral.models.decision import tempered
 from seral.models.ensemble import Joined, read_joined, run_ensemble
 from seral.models.options import EnsembleOptions, PredictOptions
@@ -137,6 +137,9 @@ def test_it_predicts_by_all_members(runs: list[str], speech_pool: str, tmp_path:
     assert "not-audio" in counts["predictions"][0]["error"]
     with pytest.raises(OptionError, match=r"go to one table, such as predictions\.parquet"):
         predict(parse(PredictOptions, {"run": out, "source": [speech_pool], "out": str(tmp_path / "folder")}))
+    storage.remove(Path(out) / "ensemble.json")
+    with pytest.raises(StateError, match="holds no ensemble yet"):
+        predict(parse(PredictOptions, {"run": out, "source": [str(tmp_path / "no-audio.wav")]}))
 
 
 @pytest.mark.ray

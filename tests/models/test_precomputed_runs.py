@@ -24,6 +24,7 @@ from seral.models.export import export_model
 from seral.models.fit import fit_final
 from seral.models.options import ExportOptions, FinalOptions, PredictOptions, ServeOptions
 from seral.models.prediction import predict
+from seral.models.serve import open_model
 from seral.options import Options, parse
 from seral.pool.shards import open_pool
 from seral.pretraining.distillation import distil
@@ -145,9 +146,8 @@ def test_a_training_a_final_model_and_its_predictions_are_those_of_the_encoder_i
     for form in ("hf", "onnx", "torch-export"):
         with pytest.raises(OptionError, match="holds features that were computed elsewhere, and no network"):
             export_model(parse(ExportOptions, {"run": final, "format": form, "out": str(tmp_path / form)}))
-    serve = pytest.importorskip("seral.models.serve")
     with pytest.raises(OptionError, match="serving needs a network"):
-        serve.open_model(parse(ServeOptions, {"model": final}))
+        open_model(parse(ServeOptions, {"model": final}))
 
 
 @pytest.mark.parametrize("layers", ["sum", "last"])

@@ -161,13 +161,10 @@ class LoopOptions(TrainingOptions):
         """Further models that are trained every round for a strategy."""
         if "dropout_RNC" not in strategy.needs:
             return 0
-        parts = (strategy, *strategy.wrappers)
-        measures = {
-            strategy.name,
-            *STRATEGIES[strategy.name].goes_by,
-            *(p.parameters.get("uncertainty") for p in parts),
-        }
-        return self.ensemble if self.ensemble is not None else MEMBERS if "bald" in measures else 0
+        if self.ensemble is not None:
+            return self.ensemble
+        named = [part.parameters.get("uncertainty") for part in (strategy, *strategy.wrappers)]
+        return MEMBERS if "bald" in {strategy.name, *STRATEGIES[strategy.name].goes_by, *named} else 0
 
     @property
     def needs_surprisal(self) -> bool:

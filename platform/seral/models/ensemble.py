@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ser_models.losses import best_temperature
 from seral import storage
-from seral.errors import OptionError
+from seral.errors import OptionError, StateError
 from seral.loop.annotators import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.models.decision import tempered
@@ -126,7 +126,9 @@ def run_ensemble(options: EnsembleOptions) -> str:
 
 def read_joined(run: str) -> tuple[list[str], list[str], Joined]:
     """The members' folders, the classes and the rule of an ensemble. Raises StateError where there is none."""
-    record = storage.read_json(storage.join(run, RECORD))
+    if not storage.exists(uri := storage.join(run, RECORD)):
+        raise StateError(f"{run} holds no ensemble yet: run `seral ensemble` again, and it goes on")
+    record = storage.read_json(uri)
     members, classes = record.pop("members"), record.pop("classes")
     return members, classes, Joined(**record)
 
